@@ -1,0 +1,3 @@
+//! falaj-privacy
+mod cleared;
+pub use cleared::Cleared;

@@ -1,0 +1,1 @@
+//! falaj-views
