@@ -1,1 +1,101 @@
-fn main() {}
+//! falaj: real-time data pipelines in one binary, private by construction.
+//!
+//! Reads the command line, runs it, prints an error with its hint, and gives the exit code.
+//! The data path is in `pipeline.rs`; `ARCHITECTURE.md` is the map.
+
+mod checkpoint;
+mod cli;
+mod clock;
+mod commands;
+mod config;
+mod data_dir;
+mod document;
+mod failure;
+mod line;
+mod panel;
+mod pipeline;
+mod plan;
+mod report;
+mod stdio;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::cli::{Cli, Command, Level, RandomUser, Rejects};
+use crate::data_dir::DataDir;
+use crate::failure::{Failure, Fault};
+
+/// The line, the page and the stores share these; one waits on the disk while others go on.
+const WORKERS: usize = 4;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli.command)),
+        Err(e) => Err(Failure::run(Fault::new("cannot start threads").cause(e))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            failure.exit_code()
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => commands::demo::demo(args).await,
+        Command::Run(args) => commands::run::run(args).await,
+        Command::Check(args) => commands::check::check(args).await,
+        Command::Tap(args) => commands::tap::tap(args).await,
+        Command::Init(args) => {
+            let path = commands::init::init(&args.dir)?;
+            stdio::say(&format!("wrote {}", path.display()));
+            stdio::say(&format!("hint: `falaj check {0}`, then `falaj run {0}`", path.display()));
+            Ok(())
+        }
+        Command::Reset(args) => {
+            let plan = plan::load(&args.pipeline.pipeline, &args.pipeline.set).await?;
+            let name = &plan.config.pipeline.name;
+            let dir = DataDir::locate(args.pipeline.data_dir.as_deref(), name)?;
+            commands::reset::reset(&dir, args.yes)
+        }
+        Command::Rejects(Rejects::List(args)) => commands::rejects::list(args).await,
+        Command::Schema => {
+            let text = serde_json::to_string_pretty(&config::schema()).expect("a schema is JSON");
+            stdio::data(&text);
+            Ok(())
+        }
+        Command::RandomUser(RandomUser::Serve(args)) => {
+            commands::random_user::serve_until_stopped(args).await
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "falaj", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+fn log_to_stderr(level: Level) {
+    use tracing_subscriber::filter::LevelFilter;
+    let level = match level {
+        Level::Off => LevelFilter::OFF,
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}

@@ -32,6 +32,20 @@ impl<T> Cleared<T> {
     }
 }
 
+impl Cleared<falaj_record::Outbound> {
+    /// Leaves out messages; what is left is as cleared as before.
+    pub fn retain(&mut self, keep: impl FnMut(&falaj_record::Outgoing) -> bool) {
+        self.0.messages.retain(keep);
+    }
+}
+
+/// What is cleared stays so in a copy.
+impl<T: Clone> Clone for Cleared<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
 impl<T> fmt::Debug for Cleared<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Cleared(..)")

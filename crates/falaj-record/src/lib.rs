@@ -26,4 +26,4 @@ pub use reject::{At, Reason, Reject};
 pub use schema::{EVENT_TIME, Field, FieldType, OFFSET, PARTITION, PID, Schema};
 pub use settings::{ByteSize, Period, Secret};
 pub use value::{Value, rfc3339};
-pub use view::{Column, People, ViewInfo, ViewKind, ViewUpdate, Window};
+pub use view::{Column, People, Publication, PublishedRow, ViewInfo, ViewKind, ViewUpdate, Window};

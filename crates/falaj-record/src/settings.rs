@@ -45,6 +45,8 @@ impl fmt::Display for Period {
         let ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
         let (unit, factor) = TIME_UNITS
             .iter()
+            // People write 7d and 30d; weeks are read, not written.
+            .filter(|(unit, _)| *unit != "w")
             .find(|(_, factor)| ms > 0 && ms % factor == 0)
             .unwrap_or(&("s", 1000));
         write!(f, "{}{unit}", ms / factor)
@@ -165,7 +167,7 @@ mod tests {
 
     #[test]
     fn periods_and_sizes_need_a_unit_and_print_as_written() {
-        for text in ["250ms", "5s", "10m", "6h", "3d", "2w"] {
+        for text in ["250ms", "5s", "10m", "6h", "7d", "30d"] {
             assert_eq!(
                 text.parse::<Period>().map(|p| p.to_string()),
                 Ok(text.to_owned())

@@ -2,7 +2,7 @@ use std::fmt;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, TimeUnit,
+    DataType, Date32Type, Decimal128Type, Float64Type, Int32Type, Int64Type, TimeUnit,
     TimestampMicrosecondType,
 };
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ impl Value {
     /// The value of `column` in row `row`.
     ///
     /// # Panics
-    /// On a column type that no view can have (see [`crate::Column::data_type`]).
+    /// On a column type that neither a view (see [`crate::Column::data_type`]) nor `records` can have.
     #[must_use]
     pub fn at(column: &dyn Array, row: usize) -> Self {
         if column.is_null(row) {
@@ -43,6 +43,7 @@ impl Value {
         }
         match column.data_type() {
             DataType::Boolean => Self::Bool(column.as_boolean().value(row)),
+            DataType::Int32 => Self::Int(column.as_primitive::<Int32Type>().value(row).into()),
             DataType::Int64 => Self::Int(column.as_primitive::<Int64Type>().value(row)),
             DataType::Float64 => Self::Float(column.as_primitive::<Float64Type>().value(row)),
             DataType::Utf8 => Self::Text(column.as_string::<i32>().value(row).to_owned()),

@@ -6,6 +6,8 @@ use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 
+use crate::Value;
+
 /// What a view keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -114,4 +116,41 @@ impl fmt::Debug for ViewUpdate {
             self.rows.num_rows()
         )
     }
+}
+
+/// A row as charts and the views API may show it: already under the k rule.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublishedRow {
+    /// `_key` of the group; [`PublishedRow::OTHER`] for the folded row.
+    pub key: String,
+    /// Values in SELECT order. In the folded row the key columns hold the text `other`.
+    pub values: Vec<Value>,
+}
+
+impl PublishedRow {
+    /// Key of the row that small groups are folded into. No group has it: keys of groups are JSON arrays.
+    pub const OTHER: &str = "other";
+}
+
+impl fmt::Debug for PublishedRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PublishedRow(..)")
+    }
+}
+
+/// How the published rows of an aggregate view change, all at once.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// The view.
+    pub view: Arc<ViewInfo>,
+    /// Larger than in every earlier publication of this view.
+    pub version: i64,
+    /// Lowest watermark, in microseconds since 1970.
+    pub watermark: Option<i64>,
+    /// How many groups are folded or held back now.
+    pub suppressed: u64,
+    /// New and changed rows.
+    pub upserts: Vec<PublishedRow>,
+    /// Keys of rows that are shown no more.
+    pub deletes: Vec<String>,
 }

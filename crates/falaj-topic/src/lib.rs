@@ -1,1 +1,137 @@
-//! falaj-topic
+//! The topic of cleared records, behind one trait: [`Topic`] to publish and to fetch, [`Broker`] to
+//! make, describe, list and delete topics.
+//!
+//! Always: what is published has passed the gate; the type says so.
+//! Always: an acknowledged record is durable, and is read by everybody in the order of its partition.
+//! Always: a position that the topic does not hold is an error with numbers, never a silent skip.
+//! Always: rejects travel as position, reason, declared path and length, on a topic of their own.
+//! [`conformance`] turns this contract into tests that every implementation runs.
+//! Absent on purpose: decoding of values (the gate's crate does it), checkpoints, SQL.
+
+pub mod conformance;
+
+mod config;
+mod decode;
+mod embedded;
+mod encode;
+mod error;
+mod follower;
+mod rejects;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use falaj_privacy::Cleared;
+use falaj_record::{Fetched, Outbound, Positions, Reject};
+
+pub use config::{Durability, TopicConfig};
+pub use embedded::Embedded;
+pub use error::TopicError;
+pub use follower::Follower;
+pub use rejects::rejects_topic;
+
+/// What a partition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionOffsets {
+    /// The partition.
+    pub partition: i32,
+    /// First offset held; moves on with retention.
+    pub start: i64,
+    /// First offset that does not exist yet.
+    pub end: i64,
+}
+
+/// What is known of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Its name.
+    pub name: String,
+    /// Its identity: another one after it was deleted and made again.
+    pub id: String,
+    /// Its partitions, by number.
+    pub partitions: Vec<PartitionOffsets>,
+    /// How long records are kept.
+    pub retention: Option<Duration>,
+    /// Bytes that it takes on disk, where that is known.
+    pub bytes: Option<u64>,
+}
+
+/// A topic of cleared records. All calls may run at the same time.
+#[async_trait]
+pub trait Topic: Send + Sync {
+    /// Publishes records, in their order within each partition; returns when all are durable.
+    ///
+    /// Calls that overlap keep the order in which they were first polled. After an error some of
+    /// the records may be on the topic: published again, they are repeats that `falaj.src` tells.
+    async fn publish(&self, records: Cleared<Outbound>) -> Result<(), TopicError>;
+
+    /// Reads on from `from`, about `bytes_max` bytes in all and at least one batch; partitions that
+    /// have more than that take turns. About 256 KiB a call cost least. Where there is nothing yet, waits up to `wait` and then gives
+    /// nothing. A partition that `from` does not name is read from offset 0.
+    ///
+    /// [`TopicError::Overtaken`] where retention has taken the offset, [`TopicError::BeyondEnd`]
+    /// where it does not exist.
+    async fn fetch(
+        &self,
+        from: &Positions,
+        bytes_max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Fetched>, TopicError>;
+
+    /// Start and end of each partition, by number.
+    async fn offsets(&self) -> Result<Vec<PartitionOffsets>, TopicError>;
+
+    /// The highest `falaj.src` position of `source` in each partition that has any. Meant for a
+    /// start, before the first publish: it is then what the topic durably holds (or held, before
+    /// retention).
+    async fn highest(&self, source: &str) -> Result<BTreeMap<i32, u64>, TopicError>;
+
+    /// Identity of the topic: another one after it was deleted and made again.
+    fn identity(&self) -> String;
+
+    /// Writes rejects to `<topic>.rejects`; returns when they are durable, with how many were new.
+    ///
+    /// A reject that is already there is skipped: each source gives its rejects in the order of its
+    /// positions, and so does each partition for each reason, so whatever is not beyond the highest
+    /// one held has come before.
+    async fn reject(&self, rejects: &[Reject]) -> Result<u64, TopicError>;
+
+    /// Rejects with their offsets, from `from` (or what is left after it) on, at most `count_max`.
+    async fn rejects(&self, from: i64, count_max: usize) -> Result<Vec<(i64, Reject)>, TopicError>;
+}
+
+/// Where topics live.
+#[async_trait]
+pub trait Broker: Send + Sync {
+    /// The topic of `config`, made where it is not there. Settings other than the number of
+    /// partitions are brought to what `config` says.
+    async fn topic(&self, config: &TopicConfig) -> Result<Arc<dyn Topic>, TopicError>;
+
+    /// Makes a topic that is not there.
+    async fn create(&self, config: &TopicConfig) -> Result<TopicDescription, TopicError>;
+
+    /// What is known of a topic.
+    async fn describe(&self, topic: &str) -> Result<TopicDescription, TopicError>;
+
+    /// Deletes a topic, its records and its rejects.
+    async fn delete(&self, topic: &str) -> Result<(), TopicError>;
+
+    /// Names of all topics, in order.
+    async fn list(&self) -> Result<Vec<String>, TopicError>;
+
+    /// Makes all durable and lets go of files or connections. Nothing can be published after that.
+    async fn close(&self);
+}
+
+/// Connects to the broker that `config` names. `folder` is where an embedded one keeps its topics;
+/// the caller holds a lock on it.
+///
+/// # Errors
+/// What the file says wrongly, or what the embedded log finds damaged.
+pub async fn connect(config: &TopicConfig, folder: &Path) -> Result<Arc<dyn Broker>, TopicError> {
+    config.check()?;
+    Ok(Arc::new(Embedded::open(folder).await?))
+}

@@ -1,0 +1,694 @@
+//! One partition: appending, committing, reading, retention.
+//!
+//! Two locks, always taken in this order: `writing` (one appender or roll at a time; held over file
+//! writes) and `state` (held for moments only, never over file work). So readers wait for nobody.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use tracing::{info, warn};
+
+use crate::batch::{Batches, HEAD_BYTES, Head};
+use crate::commit::Queue;
+use crate::disk::{Disk, SegmentFile};
+use crate::log::Clock;
+use crate::marks::Marks;
+use crate::recovery::{Active, recover};
+use crate::segment::{Closed, Extent, Index, path_of, window};
+use crate::snapshot::Snapshot;
+use crate::topic::{Durability, Settings, Watchers};
+use crate::{LogError, Records};
+
+/// A segment spans at most this part of the retention time, so that its oldest record outstays it
+/// by no more than that.
+const SEGMENTS_PER_RETENTION: u64 = 8;
+
+/// Called once, when an append is durable or is known not to become so.
+pub type Done = Box<dyn FnOnce(Result<(), LogError>) + Send>;
+
+/// What a read gave.
+#[derive(Clone)]
+pub struct Slice {
+    /// Whole batches, as they lie; the first may begin before the offset asked for. Empty at the end.
+    pub batches: Bytes,
+    /// First offset held.
+    pub start: i64,
+    /// First offset that may not be read yet.
+    pub end: i64,
+}
+
+/// What a partition is opened with.
+pub(crate) struct Surroundings {
+    pub topic: Arc<str>,
+    pub disk: Arc<dyn Disk>,
+    pub queue: Arc<Queue>,
+    pub clock: Clock,
+    pub settings: Arc<RwLock<Settings>>,
+    pub watchers: Arc<Watchers>,
+    /// A snapshot is written when that much was appended since the last one.
+    pub snapshot_bytes: u64,
+}
+
+/// An ordered row of records, cut into segments.
+pub struct Partition {
+    id: i32,
+    folder: PathBuf,
+    around: Surroundings,
+    writing: Mutex<()>,
+    state: Mutex<State>,
+    /// Held while a snapshot is taken and written, so that an older one never replaces a newer one.
+    snapshotting: Mutex<()>,
+}
+
+struct State {
+    start: i64,
+    /// Everything before it is durable and may be read.
+    end: i64,
+    /// Everything before it is written.
+    next: i64,
+    closed: VecDeque<Arc<Closed>>,
+    active: Active,
+    marks: Marks,
+    /// Appenders that wait for `end` to reach an offset, in order.
+    waiting: VecDeque<(i64, Done)>,
+    /// In the commit thread's queue already.
+    queued: bool,
+    /// A failed write left bytes behind that could not be cut yet.
+    torn: bool,
+    /// Why nothing can be appended any more.
+    broken: Option<LogError>,
+    unsnapped_bytes: u64,
+}
+
+impl State {
+    /// Those who waited for no more than `end`.
+    fn served(&mut self) -> Vec<Done> {
+        let count = self.waiting.partition_point(|(next, _)| *next <= self.end);
+        self.waiting.drain(..count).map(|(_, done)| done).collect()
+    }
+
+    fn all_waiting(&mut self) -> Vec<Done> {
+        self.waiting.drain(..).map(|(_, done)| done).collect()
+    }
+}
+
+impl Partition {
+    pub(crate) fn open(id: i32, folder: PathBuf, around: Surroundings) -> Result<Self, LogError> {
+        let found = recover(&folder, &*around.disk)?;
+        let next = found.active.extent.next;
+        let partition = Self {
+            id,
+            folder,
+            around,
+            writing: Mutex::new(()),
+            state: Mutex::new(State {
+                start: found.start,
+                end: next,
+                next,
+                closed: found.closed,
+                active: found.active,
+                marks: found.marks,
+                waiting: VecDeque::new(),
+                queued: false,
+                torn: false,
+                broken: None,
+                unsnapped_bytes: found.scanned_bytes,
+            }),
+            snapshotting: Mutex::new(()),
+        };
+        if found.scanned_bytes > 0 {
+            partition.snapshot();
+        }
+        Ok(partition)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> i32 {
+        self.id
+    }
+
+    /// First offset held, and first offset that may not be read yet (the high watermark).
+    #[must_use]
+    pub fn offsets(&self) -> Range<i64> {
+        let state = self.state.lock();
+        state.start..state.end
+    }
+
+    /// Bytes of all segments.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let state = self.state.lock();
+        let closed: u64 = state.closed.iter().map(|c| c.extent.bytes).sum();
+        closed + state.active.extent.bytes
+    }
+
+    /// Highest `falaj.src` position of `source` that was ever appended here. Between a start and
+    /// the first append that is what is durable.
+    #[must_use]
+    pub fn highest(&self, source: &str) -> Option<u64> {
+        self.state.lock().marks.get(source)
+    }
+
+    /// Appends, and waits until the batches are durable. Gives the offsets they got.
+    ///
+    /// # Errors
+    /// As [`Partition::append_then`]; [`LogError::Poisoned`] where the sync failed.
+    pub fn append(&self, batches: Batches) -> Result<Range<i64>, LogError> {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let offsets = self.append_then(
+            batches,
+            Box::new(move |result| {
+                // The receiver is below and waits.
+                let _ = tell.send(result);
+            }),
+        )?;
+        told.recv().unwrap_or(Err(LogError::Closed))?;
+        Ok(offsets)
+    }
+
+    /// Appends, and calls `done` when the batches are durable or a failed sync leaves that unknown.
+    /// Gives the offsets they got. All of them become one write: they get in together or not at all.
+    ///
+    /// # Errors
+    /// Where nothing was appended; `done` is then never called. [`LogError::Write`] (disk full,
+    /// for one) can be tried again; [`LogError::Poisoned`], [`LogError::Deleted`] and
+    /// [`LogError::Closed`] are for good.
+    pub fn append_then(&self, batches: Batches, done: Done) -> Result<Range<i64>, LogError> {
+        let writing = self.writing.lock();
+        let now_ms = (self.around.clock)();
+        let settings = self.around.settings.read().clone();
+        let (file, path, at, base) = self.ready(&settings, batches.len() as u64, now_ms)?;
+        let (bytes, heads) = batches.place(base);
+        if let Err(cause) = file.write_at(&bytes, at) {
+            self.state.lock().torn = file.cut(at).is_err();
+            return Err(LogError::Write {
+                path,
+                cause: Arc::new(cause),
+            });
+        }
+        let mut state = self.state.lock();
+        if let Some(broken) = &state.broken {
+            // Deleted or poisoned meanwhile: nobody was promised anything yet.
+            return Err(broken.clone());
+        }
+        let mut from = 0;
+        for head in &heads {
+            let batch = &bytes[from..from + head.bytes];
+            from += head.bytes;
+            state.active.extent.add(head, now_ms);
+            state.active.index.add(head);
+            state.marks.add(head, batch);
+            state.next = head.next();
+        }
+        state.unsnapped_bytes += bytes.len() as u64;
+        let offsets = base..state.next;
+        let mut served = Vec::new();
+        state.waiting.push_back((offsets.end, done));
+        let lazy = settings.durability == Durability::Os;
+        if lazy {
+            state.end = state.next;
+            served = state.served();
+        }
+        let due = !lazy || state.unsnapped_bytes >= self.around.snapshot_bytes;
+        let enqueue = due && !std::mem::replace(&mut state.queued, true);
+        drop(state);
+        drop(writing);
+        if enqueue {
+            self.around.queue.push(&self.around.topic, self.id);
+        }
+        if lazy {
+            self.tell(served, &Ok(()));
+        }
+        Ok(offsets)
+    }
+
+    /// The segment to write to, where in it, and the next offset; rolls where that is due.
+    /// The caller holds `writing`.
+    fn ready(
+        &self,
+        settings: &Settings,
+        bytes: u64,
+        now_ms: i64,
+    ) -> Result<(Arc<dyn SegmentFile>, PathBuf, u64, i64), LogError> {
+        let full = {
+            let state = self.state.lock();
+            if let Some(broken) = &state.broken {
+                return Err(broken.clone());
+            }
+            let extent = &state.active.extent;
+            let old = settings.retention_ms.is_some_and(|retention_ms| {
+                let span_ms = (retention_ms / SEGMENTS_PER_RETENTION).max(1);
+                now_ms.saturating_sub(extent.first_at_ms)
+                    > i64::try_from(span_ms).unwrap_or(i64::MAX)
+            });
+            extent.bytes > 0 && (old || extent.bytes + bytes > settings.segment_bytes)
+        };
+        self.mend()?;
+        if full {
+            self.roll()?;
+        }
+        let state = self.state.lock();
+        let active = &state.active;
+        Ok((
+            Arc::clone(&active.file),
+            active.path.clone(),
+            active.extent.bytes,
+            state.next,
+        ))
+    }
+
+    /// Cuts what a failed write left behind, where that failed too. The caller holds `writing`.
+    fn mend(&self) -> Result<(), LogError> {
+        let (file, path, bytes) = {
+            let state = self.state.lock();
+            if !state.torn {
+                return Ok(());
+            }
+            let active = &state.active;
+            (
+                Arc::clone(&active.file),
+                active.path.clone(),
+                active.extent.bytes,
+            )
+        };
+        file.cut(bytes).map_err(|cause| LogError::Write {
+            path,
+            cause: Arc::new(cause),
+        })?;
+        self.state.lock().torn = false;
+        Ok(())
+    }
+
+    /// Syncs the active segment and begins the next one. The caller holds `writing`.
+    fn roll(&self) -> Result<(), LogError> {
+        let (file, old_path, next) = {
+            let state = self.state.lock();
+            let active = &state.active;
+            (Arc::clone(&active.file), active.path.clone(), state.next)
+        };
+        self.sync(&*file, &old_path, next)?;
+        let path = path_of(&self.folder, next);
+        let new = self.around.disk.create(&path).map_err(|cause| {
+            // Left behind it would stand in the way of what is appended to the old one now.
+            let _ = fs::remove_file(&path);
+            LogError::Write {
+                path: path.clone(),
+                cause: Arc::new(cause),
+            }
+        })?;
+        let old = {
+            let mut state = self.state.lock();
+            let old = std::mem::replace(
+                &mut state.active,
+                Active {
+                    extent: Extent::empty(next),
+                    path,
+                    file: new,
+                    index: Index::default(),
+                },
+            );
+            let closed = Arc::new(Closed::new(&self.folder, old.extent.clone()));
+            state.closed.push_back(closed);
+            // The new segment is in no snapshot yet: the commit thread writes one.
+            state.unsnapped_bytes = u64::MAX / 2;
+            old
+        };
+        if let Err(error) = old.index.save(&old_path) {
+            warn!(file = %old_path.display(), %error, "index not written; it will be made again");
+        }
+        Ok(())
+    }
+
+    /// Syncs `file` and lets everything before `next` be read; a failure is final.
+    fn sync(
+        &self,
+        file: &dyn SegmentFile,
+        path: &std::path::Path,
+        next: i64,
+    ) -> Result<(), LogError> {
+        let synced = file.sync().map_err(|cause| LogError::Poisoned {
+            path: path.to_owned(),
+            cause: Arc::new(cause),
+        });
+        let mut state = self.state.lock();
+        let served = match &synced {
+            Ok(()) => {
+                state.end = state.end.max(next);
+                state.served()
+            }
+            Err(error) => {
+                state.broken.get_or_insert(error.clone());
+                state.all_waiting()
+            }
+        };
+        drop(state);
+        self.tell(served, &synced);
+        synced
+    }
+
+    fn tell(&self, served: Vec<Done>, result: &Result<(), LogError>) {
+        for done in served {
+            done(result.clone());
+        }
+        self.around.watchers.call();
+    }
+
+    /// The commit thread's turn: one sync for everybody who waits, and a snapshot when it is due.
+    pub(crate) fn commit(&self) {
+        let (file, path, next, due) = {
+            let mut state = self.state.lock();
+            state.queued = false;
+            if state.broken.is_some() {
+                return;
+            }
+            let active = &state.active;
+            let due = state.unsnapped_bytes >= self.around.snapshot_bytes;
+            (
+                Arc::clone(&active.file),
+                active.path.clone(),
+                state.next,
+                due,
+            )
+        };
+        // A failure is told to those who wait and stays with the partition.
+        if self.sync(&*file, &path, next).is_ok() && due {
+            self.snapshot();
+        }
+    }
+
+    /// Writes a snapshot of what is durable. A failure costs only time at the next start.
+    pub(crate) fn snapshot(&self) {
+        let _turn = self.snapshotting.lock();
+        self.snapshot_in_turn();
+    }
+
+    fn snapshot_in_turn(&self) {
+        let (file, path, next, index, snapshot) = {
+            let mut state = self.state.lock();
+            if state.broken.is_some() {
+                return;
+            }
+            state.unsnapped_bytes = 0;
+            let mut segments: Vec<_> = state.closed.iter().map(|c| c.extent.clone()).collect();
+            segments.push(state.active.extent.clone());
+            let active = &state.active;
+            (
+                Arc::clone(&active.file),
+                active.path.clone(),
+                state.next,
+                active.index.clone(),
+                Snapshot::new(state.start, segments, state.marks.clone()),
+            )
+        };
+        // It tells of bytes up to `next`, so these must be on the disk before it is.
+        if self.sync(&*file, &path, next).is_err() {
+            return;
+        }
+        if let Err(error) = index.save(&path).and_then(|()| snapshot.save(&self.folder)) {
+            warn!(folder = %self.folder.display(), %error, "snapshot not written; the next start scans more");
+        }
+    }
+
+    /// Reads whole batches from the one that holds `offset` on: about `bytes_max`, at least one.
+    ///
+    /// # Errors
+    /// [`LogError::Overtaken`] before the start, [`LogError::BeyondEnd`] after the end.
+    pub fn read(&self, offset: i64, bytes_max: usize) -> Result<Slice, LogError> {
+        loop {
+            let (slice, place) = self.place(offset)?;
+            let Some(place) = place else {
+                return Ok(slice);
+            };
+            let read = place.read(&*self.around.disk, (offset, slice.end), bytes_max);
+            match read {
+                Ok(batches) => return Ok(Slice { batches, ..slice }),
+                // Retention took the segment between the look and the read.
+                Err(_) if self.offsets().start > offset => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn place(&self, offset: i64) -> Result<(Slice, Option<Place>), LogError> {
+        let state = self.state.lock();
+        let (topic, partition) = (Arc::clone(&self.around.topic), self.id);
+        if let Some(gone @ LogError::Deleted(_)) = &state.broken {
+            return Err(gone.clone());
+        }
+        if offset < state.start {
+            return Err(LogError::Overtaken {
+                topic,
+                partition,
+                wanted: offset,
+                start: state.start,
+            });
+        }
+        if offset > state.end {
+            return Err(LogError::BeyondEnd {
+                topic,
+                partition,
+                wanted: offset,
+                end: state.end,
+            });
+        }
+        let slice = Slice {
+            batches: Bytes::new(),
+            start: state.start,
+            end: state.end,
+        };
+        if offset == state.end {
+            return Ok((slice, None));
+        }
+        let after = state.closed.partition_point(|c| c.extent.next <= offset);
+        let place = match state.closed.get(after) {
+            Some(closed) => Place::Closed(Arc::clone(closed)),
+            None => Place::Active {
+                path: state.active.path.clone(),
+                file: Arc::clone(&state.active.file),
+                from: state.active.index.at_offset(offset),
+                length: state.active.extent.bytes,
+            },
+        };
+        Ok((slice, Some(place)))
+    }
+
+    /// The first offset whose record has a timestamp of `ms` or later, and that timestamp; `None`
+    /// where there is none yet. Inside a compressed batch it is the batch's first offset.
+    ///
+    /// # Errors
+    /// [`LogError::Files`] where a segment cannot be read.
+    pub fn by_time(&self, ms: i64) -> Result<Option<(i64, i64)>, LogError> {
+        let (closed, active, range) = {
+            let state = self.state.lock();
+            let closed: Vec<_> = state
+                .closed
+                .iter()
+                .filter(|c| c.extent.newest_ms >= ms)
+                .cloned()
+                .collect();
+            let active = Place::Active {
+                path: state.active.path.clone(),
+                file: Arc::clone(&state.active.file),
+                from: state.active.index.at_time(ms),
+                length: state.active.extent.bytes,
+            };
+            (closed, active, state.start..state.end)
+        };
+        for place in closed.into_iter().map(Place::Closed).chain([active]) {
+            match place.by_time(&*self.around.disk, ms, &range) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                // Retention took the segment meanwhile.
+                Err(_) if place.ends_before(self.offsets().start) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Drops whole segments that are older than the retention time or beyond its size. Age counts
+    /// from when a record was appended, by this machine's clock: records of an old event are kept as
+    /// long as others, and a time stamp in the far future keeps nothing alive.
+    pub(crate) fn retain(&self, now_ms: i64) {
+        let settings = self.around.settings.read().clone();
+        let cutoff_ms = settings
+            .retention_ms
+            .map(|ms| now_ms.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX)));
+        let expired = |extent: &Extent| {
+            extent.bytes > 0 && cutoff_ms.is_some_and(|cutoff| extent.last_at_ms < cutoff)
+        };
+        {
+            let _writing = self.writing.lock();
+            let idle = {
+                let state = self.state.lock();
+                state.broken.is_none() && expired(&state.active.extent)
+            };
+            if idle && let Err(error) = self.mend().and_then(|()| self.roll()) {
+                warn!(topic = %self.around.topic, partition = self.id, %error, "expired segment not rolled");
+            }
+        }
+        let _turn = self.snapshotting.lock();
+        let mut dropped = Vec::new();
+        {
+            let mut state = self.state.lock();
+            if matches!(state.broken, Some(LogError::Deleted(_))) {
+                return;
+            }
+            let closed: u64 = state.closed.iter().map(|c| c.extent.bytes).sum();
+            let mut total = closed + state.active.extent.bytes;
+            while let Some(oldest) = state.closed.front() {
+                let left = total - oldest.extent.bytes;
+                let beyond = settings.retention_bytes.is_some_and(|max| left >= max);
+                if !beyond && !expired(&oldest.extent) {
+                    break;
+                }
+                total = left;
+                state.start = state.start.max(oldest.extent.next);
+                dropped.extend(state.closed.pop_front());
+            }
+        }
+        if dropped.is_empty() {
+            return;
+        }
+        // First the snapshot, so that a crash in between leaves files that the next start removes.
+        // Where it cannot be written (disk full), the files go all the same, to make room.
+        self.snapshot_in_turn();
+        for segment in &dropped {
+            for path in [&segment.path, &segment.path.with_extension("index")] {
+                match fs::remove_file(path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        warn!(file = %path.display(), %error, "expired segment not removed");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        info!(
+            topic = %self.around.topic,
+            partition = self.id,
+            segments = dropped.len(),
+            start = self.offsets().start,
+            "retention"
+        );
+        self.around.watchers.call();
+    }
+
+    /// Commits, writes a snapshot where something was appended, and ends all appending.
+    pub(crate) fn close(&self) {
+        let writing = self.writing.lock();
+        let due = {
+            let state = self.state.lock();
+            state.unsnapped_bytes > 0 || !state.waiting.is_empty()
+        };
+        if due {
+            self.snapshot();
+        }
+        self.end(&LogError::Closed);
+        drop(writing);
+    }
+
+    /// Ends all appending: those who wait get `why`.
+    pub(crate) fn end(&self, why: &LogError) {
+        let served = {
+            let mut state = self.state.lock();
+            state.broken.get_or_insert(why.clone());
+            state.all_waiting()
+        };
+        self.tell(served, &Err(why.clone()));
+    }
+}
+
+/// Where to read.
+enum Place {
+    Closed(Arc<Closed>),
+    Active {
+        path: PathBuf,
+        file: Arc<dyn SegmentFile>,
+        from: u64,
+        length: u64,
+    },
+}
+
+impl Place {
+    fn read(
+        &self,
+        disk: &dyn Disk,
+        offsets: (i64, i64),
+        bytes_max: usize,
+    ) -> Result<Bytes, LogError> {
+        match self {
+            Self::Active {
+                path,
+                file,
+                from,
+                length,
+            } => window(path, &**file, (*from, *length), offsets, bytes_max),
+            Self::Closed(closed) => {
+                let file = closed.open(disk)?;
+                let from = closed.index(&*file)?.at_offset(offsets.0);
+                let span = (from, closed.extent.bytes);
+                window(&closed.path, &*file, span, offsets, bytes_max)
+            }
+        }
+    }
+
+    fn ends_before(&self, start: i64) -> bool {
+        matches!(self, Self::Closed(closed) if closed.extent.next <= start)
+    }
+
+    fn by_time(
+        &self,
+        disk: &dyn Disk,
+        ms: i64,
+        readable: &Range<i64>,
+    ) -> Result<Option<(i64, i64)>, LogError> {
+        let (path, file, mut at, length) = match self {
+            Self::Active {
+                path,
+                file,
+                from,
+                length,
+            } => (path, Arc::clone(file), *from, *length),
+            Self::Closed(closed) => {
+                let file = closed.open(disk)?;
+                let from = closed.index(&*file)?.at_time(ms);
+                (&closed.path, file, from, closed.extent.bytes)
+            }
+        };
+        let mut buffer = [0; HEAD_BYTES];
+        while at < length {
+            file.read_at(&mut buffer, at)
+                .map_err(LogError::files("read", path))?;
+            let head = Head::parse(&buffer).ok_or_else(|| LogError::Damaged {
+                path: path.clone(),
+                at,
+                what: "no batch starts here".into(),
+            })?;
+            if head.base >= readable.end {
+                return Ok(None);
+            }
+            if head.newest_ms >= ms && head.next() > readable.start {
+                let mut batch = vec![0; head.bytes];
+                file.read_at(&mut batch, at)
+                    .map_err(LogError::files("read", path))?;
+                if head.compression() != 0 {
+                    return Ok(Some((head.base.max(readable.start), head.newest_ms)));
+                }
+                let found = Records::new(&head, &batch[HEAD_BYTES..])
+                    .map_while(Result::ok)
+                    .find(|r| r.timestamp_ms >= ms && r.offset >= readable.start);
+                if let Some(record) = found {
+                    return Ok(Some((record.offset, record.timestamp_ms)));
+                }
+            }
+            at += head.bytes as u64;
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,645 @@
+//! The contract of [`Sink`] as tests that every kind of sink runs:
+//! `falaj_sinks::conformance_tests!(new_store)` in a file under `tests/`, where `new_store` is an
+//! async function that gives a new, empty [`Store`].
+//!
+//! A case panics where the sink breaks the contract, as tests do.
+
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "every function here is a test case, and panics are how it says no"
+)]
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use falaj_record::{Column, Value, ViewInfo, ViewKind, ViewUpdate};
+use serde_json::Value as Json;
+
+use crate::{Prepared, Sink, SinkError};
+
+/// A store of its own for one case, empty at first.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// A sink over it; each call is one more connection to the same store.
+    async fn sink(&self) -> Box<dyn Sink>;
+
+    /// The rows of a view's table, as another program sees them, by key.
+    async fn rows(&self, view: &ViewInfo) -> Vec<StoredRow>;
+
+    /// Makes it refuse every write from now on. No sink has it open.
+    async fn make_read_only(&self);
+}
+
+/// A row as it stands in a store.
+#[derive(Debug, PartialEq)]
+pub struct StoredRow {
+    /// `_key`.
+    pub key: String,
+    /// `_version`.
+    pub version: i64,
+    /// Values in SELECT order, each as [`Value::json`] gives it.
+    pub values: Vec<Json>,
+}
+
+/// A test for each case; the argument is an async function that gives a new, empty [`Store`].
+#[macro_export]
+macro_rules! conformance_tests {
+    ($new_store:path) => {
+        $crate::conformance_tests! { $new_store:
+            a_write_is_read_back_by_others
+            written_twice_changes_nothing
+            an_older_version_never_overwrites_a_newer
+            of_several_updates_in_one_write_the_newest_wins
+            a_store_that_was_closed_goes_on
+            a_hundred_thousand_rows_arrive_and_change
+            every_type_keeps_its_value
+            a_null_group_and_an_empty_one_are_two_rows
+            names_that_are_words_of_sql_are_names
+            a_new_column_is_added_and_a_dropped_one_is_emptied
+            a_changed_column_type_is_refused
+            a_dropped_view_begins_with_nothing
+            a_read_only_store_is_refused
+            a_person_is_erased_everywhere
+            a_view_that_was_not_prepared_is_refused
+            a_write_is_all_or_nothing
+            rows_of_another_shape_are_refused
+            an_empty_table_is_told
+        }
+    };
+    ($new_store:path: $($case:ident)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+        async fn $case() {
+            $crate::conformance::$case(&$new_store().await).await;
+        })*
+    };
+}
+
+/// Rows that were written are what another program sees.
+pub async fn a_write_is_read_back_by_others(store: &impl Store) {
+    let view = counts_view();
+    let mut sink = prepared(store, &view).await;
+    sink.write(&[counts(&view, 1, [(Some("DE"), 3), (Some("FR"), 4)])])
+        .await
+        .expect("written");
+    assert_counts(store, &view, &[("[\"DE\"]", 1, 3), ("[\"FR\"]", 1, 4)]).await;
+    sink.write(&[counts(&view, 2, [(Some("FR"), 5)])])
+        .await
+        .expect("written");
+    assert_counts(store, &view, &[("[\"DE\"]", 1, 3), ("[\"FR\"]", 2, 5)]).await;
+    sink.write(&[counts(&view, 3, [])])
+        .await
+        .expect("no rows are no fault");
+    sink.write(&[]).await.expect("no updates are no fault");
+    assert_counts(store, &view, &[("[\"DE\"]", 1, 3), ("[\"FR\"]", 2, 5)]).await;
+}
+
+/// A write whose acknowledgement got lost is written again.
+pub async fn written_twice_changes_nothing(store: &impl Store) {
+    let view = counts_view();
+    let mut sink = prepared(store, &view).await;
+    let update = counts(&view, 1, [(Some("DE"), 3)]);
+    for _ in 0..2 {
+        sink.write(std::slice::from_ref(&update))
+            .await
+            .expect("written");
+        assert_counts(store, &view, &[("[\"DE\"]", 1, 3)]).await;
+    }
+    sink.write(&[update.clone(), update])
+        .await
+        .expect("written");
+    assert_counts(store, &view, &[("[\"DE\"]", 1, 3)]).await;
+}
+
+/// A replay may send what a newer write has overtaken.
+pub async fn an_older_version_never_overwrites_a_newer(store: &impl Store) {
+    let view = counts_view();
+    let mut sink = prepared(store, &view).await;
+    sink.write(&[counts(&view, 9, [(Some("DE"), 9)])])
+        .await
+        .expect("written");
+    let replay = counts(&view, 8, [(Some("DE"), 8), (Some("FR"), 8)]);
+    sink.write(&[replay])
+        .await
+        .expect("a lost race is no fault");
+    assert_counts(store, &view, &[("[\"DE\"]", 9, 9), ("[\"FR\"]", 8, 8)]).await;
+}
+
+/// Updates wait in a queue and go out together.
+pub async fn of_several_updates_in_one_write_the_newest_wins(store: &impl Store) {
+    let (view, persons) = (counts_view(), people_view());
+    let mut sink = store.sink().await;
+    sink.prepare(&[Arc::clone(&view), Arc::clone(&persons)])
+        .await
+        .expect("prepared");
+    let updates = [
+        counts(&view, 1, [(Some("DE"), 1), (Some("FR"), 1)]),
+        people(&persons, 1, &["p1", "p2"]),
+        counts(&view, 3, [(Some("DE"), 3)]),
+        counts(&view, 2, [(Some("DE"), 2), (Some("NL"), 2)]),
+        people(&persons, 2, &["p2"]),
+    ];
+    sink.write(&updates).await.expect("written");
+    let rows = [("[\"DE\"]", 3, 3), ("[\"FR\"]", 1, 1), ("[\"NL\"]", 2, 2)];
+    assert_counts(store, &view, &rows).await;
+    let versions: Vec<_> = store
+        .rows(&persons)
+        .await
+        .into_iter()
+        .map(|r| r.version)
+        .collect();
+    assert_eq!(versions, [1, 2]);
+}
+
+/// A restart finds what was there, and prepares again what is prepared.
+pub async fn a_store_that_was_closed_goes_on(store: &impl Store) {
+    let view = counts_view();
+    let mut sink = prepared(store, &view).await;
+    sink.write(&[counts(&view, 5, [(Some("DE"), 5), (Some("FR"), 5)])])
+        .await
+        .expect("written");
+    sink.close().await.expect("closed");
+    let mut sink = prepared(store, &view).await;
+    sink.prepare(&[Arc::clone(&view)])
+        .await
+        .expect("preparing twice changes nothing");
+    let updates = [
+        counts(&view, 4, [(Some("DE"), 4)]),
+        counts(&view, 6, [(Some("FR"), 6)]),
+    ];
+    sink.write(&updates).await.expect("written");
+    assert_counts(store, &view, &[("[\"DE\"]", 5, 5), ("[\"FR\"]", 6, 6)]).await;
+}
+
+/// Many keys in one write, then every one of them again.
+pub async fn a_hundred_thousand_rows_arrive_and_change(store: &impl Store) {
+    let view = counts_view();
+    let mut sink = prepared(store, &view).await;
+    for version in 1..=2 {
+        let groups: Vec<_> = (0..100_000_i64)
+            .map(|n| (n.to_string(), n * version))
+            .collect();
+        let rows = groups
+            .iter()
+            .map(|(group, users)| (Some(group.as_str()), *users));
+        sink.write(&[counts(&view, version, rows)])
+            .await
+            .expect("written");
+    }
+    let rows = store.rows(&view).await;
+    assert_eq!(rows.len(), 100_000);
+    for row in rows {
+        let n: i64 = row.values[0]
+            .as_str()
+            .and_then(|g| g.parse().ok())
+            .expect("a number");
+        assert_eq!((row.version, &row.values[1]), (2, &Json::from(n * 2)));
+    }
+}
+
+/// Each type with its ends, and NULL in each.
+pub async fn every_type_keeps_its_value(store: &impl Store) {
+    let columns = [
+        ("text", DataType::Utf8),
+        ("whole", DataType::Int64),
+        ("real", DataType::Float64),
+        ("flag", DataType::Boolean),
+        ("at", DataType::Timestamp(TimeUnit::Microsecond, None)),
+        ("day", DataType::Date32),
+        ("exact", DataType::Decimal128(38, 4)),
+    ];
+    let view = view("every_type", ViewKind::Aggregate, &columns, 1);
+    let texts = [
+        "",
+        " a'b\"c;--\\ ",
+        "Zoë 李 😀 \u{202e}",
+        "x\0y",
+        &"long ".repeat(40_000),
+        "NULL",
+    ];
+    let wholes = [0, i64::MAX, i64::MIN, (1 << 53) + 1, -1, 44];
+    let reals = [0.0, f64::NAN, -1.5e308, 5e-324, 0.1 + 0.2, 44.0];
+    // Years 1, 9999 and 1970, and a moment with microseconds.
+    let micros = [
+        0,
+        -62_135_596_800_000_000,
+        253_402_300_799_999_999,
+        -1,
+        1_767_225_600_250_000,
+        1,
+    ];
+    let days = [0, -719_162, 2_932_896, -1, 20_454, 1];
+    let top = 10_i128.pow(38) - 1;
+    let exact = [0, top, -top, 1, -15_000, 123_456_789];
+    let flags = [true, false, true, false, true, true];
+    let exact: Decimal128Array = and_null(exact).collect();
+    let exact = exact
+        .with_precision_and_scale(38, 4)
+        .expect("38 digits fit");
+    let lists: Vec<ArrayRef> = vec![
+        Arc::new(and_null(texts).collect::<StringArray>()),
+        Arc::new(and_null(wholes).collect::<Int64Array>()),
+        Arc::new(and_null(reals).collect::<Float64Array>()),
+        Arc::new(and_null(flags).collect::<BooleanArray>()),
+        Arc::new(and_null(micros).collect::<TimestampMicrosecondArray>()),
+        Arc::new(and_null(days).collect::<Date32Array>()),
+        Arc::new(exact),
+    ];
+    let keys: Vec<_> = (0..=texts.len()).map(|row| format!("[{row}]")).collect();
+    let written = update(&view, i64::MAX, &keys, lists);
+    let mut sink = prepared(store, &view).await;
+    sink.write(std::slice::from_ref(&written))
+        .await
+        .expect("written");
+    let rows = store.rows(&view).await;
+    assert_eq!(rows.len(), keys.len());
+    for (at, row) in rows.iter().enumerate() {
+        let values = written
+            .rows
+            .columns()
+            .iter()
+            .map(|column| Value::at(column, at).json());
+        assert_eq!((&row.key, row.version), (&keys[at], i64::MAX));
+        assert_eq!(row.values, values.collect::<Vec<_>>(), "row {at}");
+    }
+}
+
+/// SQL's NULL group is a group.
+pub async fn a_null_group_and_an_empty_one_are_two_rows(store: &impl Store) {
+    let view = counts_view();
+    let mut sink = prepared(store, &view).await;
+    for version in 1..=2 {
+        let rows = [(None, version), (Some(""), version * 10)];
+        sink.write(&[counts(&view, version, rows)])
+            .await
+            .expect("written");
+    }
+    assert_counts(store, &view, &[("[\"\"]", 2, 20), ("[null]", 2, 2)]).await;
+    let groups: Vec<_> = store
+        .rows(&view)
+        .await
+        .into_iter()
+        .map(|r| r.values[0].clone())
+        .collect();
+    assert_eq!(groups, [Json::from(""), Json::Null]);
+}
+
+/// Names match `[a-z][a-z0-9_]*`, which keywords do.
+pub async fn names_that_are_words_of_sql_are_names(store: &impl Store) {
+    let columns = [("group", DataType::Utf8), ("from", DataType::Int64)];
+    let view = view("select", ViewKind::Aggregate, &columns, 1);
+    let mut sink = prepared(store, &view).await;
+    sink.write(&[counts(&view, 1, [(Some("DE"), 3)])])
+        .await
+        .expect("written");
+    assert_counts(store, &view, &[("[\"DE\"]", 1, 3)]).await;
+}
+
+/// A view's SELECT got another column and lost one.
+pub async fn a_new_column_is_added_and_a_dropped_one_is_emptied(store: &impl Store) {
+    let before = view(
+        "ages",
+        ViewKind::Aggregate,
+        &[("nat", DataType::Utf8), ("users", DataType::Int64)],
+        1,
+    );
+    let after = view(
+        "ages",
+        ViewKind::Aggregate,
+        &[("nat", DataType::Utf8), ("age", DataType::Float64)],
+        1,
+    );
+    let mut sink = prepared(store, &before).await;
+    sink.write(&[counts(&before, 1, [(Some("DE"), 3), (Some("FR"), 4)])])
+        .await
+        .expect("written");
+    sink.close().await.expect("closed");
+    let mut sink = prepared(store, &after).await;
+    let lists: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(vec!["DE"])),
+        Arc::new(Float64Array::from(vec![44.5])),
+    ];
+    sink.write(&[update(&after, 2, &["[\"DE\"]".into()], lists)])
+        .await
+        .expect("written");
+    let values = |rows: Vec<StoredRow>| rows.into_iter().map(|r| r.values).collect::<Vec<_>>();
+    assert_eq!(
+        values(store.rows(&after).await),
+        [
+            [Json::from("DE"), 44.5.into()],
+            [Json::from("FR"), Json::Null]
+        ]
+    );
+    assert_eq!(
+        values(store.rows(&before).await),
+        [
+            [Json::from("DE"), Json::Null],
+            [Json::from("FR"), Json::Null]
+        ]
+    );
+}
+
+/// A text is not put where numbers were.
+pub async fn a_changed_column_type_is_refused(store: &impl Store) {
+    let before = counts_view();
+    let after = view(
+        "counts",
+        ViewKind::Aggregate,
+        &[("nat", DataType::Utf8), ("users", DataType::Utf8)],
+        1,
+    );
+    let mut sink = prepared(store, &before).await;
+    sink.write(&[counts(&before, 1, [(Some("DE"), 3)])])
+        .await
+        .expect("written");
+    sink.close().await.expect("closed");
+    let mut sink = store.sink().await;
+    let error = sink.prepare(&[after]).await.expect_err("another type");
+    let SinkError::ColumnType { table, column, .. } = &error else {
+        panic!("not a type's error: {error}");
+    };
+    assert_eq!((table.as_str(), column.as_str()), ("counts", "users"));
+    assert_counts(store, &before, &[("[\"DE\"]", 1, 3)]).await;
+}
+
+/// A rebuilt view may have other columns and groups; the views beside it stay.
+pub async fn a_dropped_view_begins_with_nothing(store: &impl Store) {
+    let (before, persons) = (counts_view(), people_view());
+    let columns = [("nat", DataType::Utf8), ("users", DataType::Utf8)];
+    let after = view("counts", ViewKind::Aggregate, &columns, 1);
+    let mut sink = store.sink().await;
+    sink.prepare(&[Arc::clone(&before), Arc::clone(&persons)])
+        .await
+        .expect("prepared");
+    let updates = [
+        counts(&before, 9, [(Some("DE"), 9), (Some("FR"), 9)]),
+        people(&persons, 9, &["p1"]),
+    ];
+    sink.write(&updates).await.expect("written");
+    sink.drop_view("counts").await.expect("dropped");
+    sink.drop_view("counts")
+        .await
+        .expect("nothing to drop is no fault");
+    let unknown = Err(SinkError::UnknownView {
+        view: "counts".into(),
+    });
+    assert_eq!(sink.write(&updates[..1]).await, unknown);
+    let empty = Ok(Prepared {
+        empty: vec!["counts".into()],
+    });
+    assert_eq!(
+        sink.prepare(&[Arc::clone(&after), Arc::clone(&persons)])
+            .await,
+        empty
+    );
+    let lists: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(vec!["DE"])),
+        Arc::new(StringArray::from(vec!["one"])),
+    ];
+    sink.write(&[update(&after, 10, &["[\"DE\"]".into()], lists)])
+        .await
+        .expect("written");
+    let values: Vec<_> = store
+        .rows(&after)
+        .await
+        .into_iter()
+        .map(|r| r.values)
+        .collect();
+    assert_eq!(values, [[Json::from("DE"), "one".into()]]);
+    assert_eq!(store.rows(&persons).await.len(), 1);
+}
+
+/// Said when it is prepared, not when the first row comes.
+pub async fn a_read_only_store_is_refused(store: &impl Store) {
+    let view = counts_view();
+    let sink = prepared(store, &view).await;
+    sink.close().await.expect("closed");
+    store.make_read_only().await;
+    let error = store
+        .sink()
+        .await
+        .prepare(&[view])
+        .await
+        .expect_err("read-only");
+    assert!(matches!(error, SinkError::ReadOnly { .. }), "{error}");
+}
+
+/// Rows of row views, rows with a `pid`, tables of views that are gone; nobody else's.
+pub async fn a_person_is_erased_everywhere(store: &impl Store) {
+    let (persons, groups) = (people_view(), counts_view());
+    let columns = [("pid", DataType::Utf8), ("visits", DataType::Int64)];
+    let visits = view("visits", ViewKind::Aggregate, &columns, 1);
+    let mut sink = store.sink().await;
+    let views = [&persons, &groups, &visits].map(Arc::clone);
+    sink.prepare(&views).await.expect("prepared");
+    let updates = [
+        people(&persons, 1, &["p1", "p2", "p3"]),
+        counts(&groups, 1, [(Some("p1"), 3)]),
+        counts(&visits, 1, [(Some("p1"), 7), (Some("p2"), 8)]),
+    ];
+    sink.write(&updates).await.expect("written");
+    sink.close().await.expect("closed");
+    let mut sink = store.sink().await;
+    sink.prepare(&[groups.clone(), visits.clone()])
+        .await
+        .expect("prepared");
+    assert_eq!(sink.erase("p1").await, Ok(2));
+    assert_eq!(sink.erase("p1").await, Ok(0));
+    assert_eq!(sink.erase("nobody").await, Ok(0));
+    let keys = |rows: Vec<StoredRow>| rows.into_iter().map(|r| r.key).collect::<Vec<_>>();
+    assert_eq!(keys(store.rows(&persons).await), ["p2", "p3"]);
+    assert_eq!(keys(store.rows(&visits).await), ["[\"p2\"]"]);
+    assert_counts(store, &groups, &[("[\"p1\"]", 1, 3)]).await;
+}
+
+/// A sink makes no table that nobody declared.
+pub async fn a_view_that_was_not_prepared_is_refused(store: &impl Store) {
+    let (view, persons) = (counts_view(), people_view());
+    let unknown = |view: &ViewInfo| {
+        Err(SinkError::UnknownView {
+            view: view.name.clone(),
+        })
+    };
+    let mut sink = store.sink().await;
+    assert_eq!(
+        sink.write(&[counts(&view, 1, [(Some("DE"), 1)])]).await,
+        unknown(&view)
+    );
+    sink.prepare(&[Arc::clone(&view)]).await.expect("prepared");
+    assert_eq!(
+        sink.write(&[people(&persons, 1, &["p1"])]).await,
+        unknown(&persons)
+    );
+}
+
+/// What comes before the fault in the same write is not there either.
+pub async fn a_write_is_all_or_nothing(store: &impl Store) {
+    let (view, persons) = (counts_view(), people_view());
+    let mut sink = prepared(store, &view).await;
+    let updates = [
+        counts(&view, 1, [(Some("DE"), 1)]),
+        people(&persons, 1, &["p1"]),
+    ];
+    sink.write(&updates)
+        .await
+        .expect_err("people are not prepared");
+    assert_counts(store, &view, &[]).await;
+    sink.write(&updates[..1]).await.expect("the sink works on");
+    assert_counts(store, &view, &[("[\"DE\"]", 1, 1)]).await;
+}
+
+/// An update says itself which columns it has; they must be the prepared ones.
+pub async fn rows_of_another_shape_are_refused(store: &impl Store) {
+    let prepared_view = counts_view();
+    let mut sink = prepared(store, &prepared_view).await;
+    for columns in [
+        vec![("users", DataType::Utf8), ("nat", DataType::Int64)],
+        vec![
+            ("nat", DataType::Utf8),
+            ("users", DataType::Int64),
+            ("more", DataType::Int64),
+        ],
+    ] {
+        let other = view("counts", ViewKind::Aggregate, &columns, 1);
+        let mut lists: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec!["DE"])),
+            Arc::new(Int64Array::from(vec![1])),
+        ];
+        lists.resize(columns.len(), Arc::new(Int64Array::from(vec![1])));
+        let result = sink
+            .write(&[update(&other, 1, &["[\"DE\"]".into()], lists)])
+            .await;
+        assert_eq!(
+            result,
+            Err(SinkError::Shape {
+                view: "counts".into()
+            })
+        );
+    }
+    assert_counts(store, &prepared_view, &[]).await;
+}
+
+/// The pipeline owes an empty table everything the view has by now.
+pub async fn an_empty_table_is_told(store: &impl Store) {
+    let (view, persons) = (counts_view(), people_view());
+    let mut sink = store.sink().await;
+    let views = [Arc::clone(&view), Arc::clone(&persons)];
+    let empty = |names: &[&str]| {
+        Ok(Prepared {
+            empty: names.iter().map(|&n| n.into()).collect(),
+        })
+    };
+    assert_eq!(sink.prepare(&views).await, empty(&["counts", "people"]));
+    sink.write(&[counts(&view, 1, [(Some("DE"), 1)])])
+        .await
+        .expect("written");
+    assert_eq!(sink.prepare(&views).await, empty(&["people"]));
+}
+
+/// The values and a NULL.
+fn and_null<T>(values: [T; 6]) -> impl Iterator<Item = Option<T>> {
+    values.into_iter().map(Some).chain([None])
+}
+
+async fn prepared(store: &impl Store, view: &Arc<ViewInfo>) -> Box<dyn Sink> {
+    let mut sink = store.sink().await;
+    sink.prepare(&[Arc::clone(view)])
+        .await
+        .expect("the store can be prepared");
+    sink
+}
+
+/// Key, version and count of every row of a view like [`counts_view`].
+async fn assert_counts(store: &impl Store, view: &ViewInfo, expected: &[(&str, i64, i64)]) {
+    let rows = store.rows(view).await;
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|r| (r.key.as_str(), r.version, r.values[1].as_i64()))
+        .collect();
+    let expected: Vec<_> = expected.iter().map(|&(k, v, n)| (k, v, Some(n))).collect();
+    assert_eq!(rows, expected);
+}
+
+/// A view whose first `keys` columns are its key.
+fn view(name: &str, kind: ViewKind, columns: &[(&str, DataType)], keys: usize) -> Arc<ViewInfo> {
+    let column = |(at, (name, data_type)): (usize, &(&str, DataType))| Column {
+        name: (*name).to_owned(),
+        data_type: data_type.clone(),
+        key: at < keys,
+    };
+    Arc::new(ViewInfo {
+        name: name.to_owned(),
+        kind,
+        columns: columns.iter().enumerate().map(column).collect(),
+        window: None,
+        sql: String::new(),
+    })
+}
+
+fn update(view: &Arc<ViewInfo>, version: i64, keys: &[String], lists: Vec<ArrayRef>) -> ViewUpdate {
+    let fields = view
+        .columns
+        .iter()
+        .map(|c| Field::new(&c.name, c.data_type.clone(), true));
+    let fields: Vec<_> = fields
+        .zip(&lists)
+        .map(|(field, list)| field.with_data_type(list.data_type().clone()))
+        .collect();
+    ViewUpdate {
+        view: Arc::clone(view),
+        rows: RecordBatch::try_new(Arc::new(Schema::new(fields)), lists).expect("equal lengths"),
+        keys: StringArray::from_iter_values(keys),
+        version,
+        watermark: Some(version.saturating_sub(1)),
+        people: None,
+    }
+}
+
+/// `SELECT nat, count(*) AS users .. GROUP BY nat`.
+pub(crate) fn counts_view() -> Arc<ViewInfo> {
+    let columns = [("nat", DataType::Utf8), ("users", DataType::Int64)];
+    view("counts", ViewKind::Aggregate, &columns, 1)
+}
+
+/// Groups with their counts.
+pub(crate) fn counts<'a>(
+    view: &Arc<ViewInfo>,
+    version: i64,
+    rows: impl IntoIterator<Item = (Option<&'a str>, i64)>,
+) -> ViewUpdate {
+    let (groups, users): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    let keys: Vec<_> = groups
+        .iter()
+        .map(|group| Json::from(vec![*group]).to_string())
+        .collect();
+    let lists: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(groups)),
+        Arc::new(Int64Array::from(users)),
+    ];
+    update(view, version, &keys, lists)
+}
+
+/// `SELECT pid, nat FROM records`.
+pub(crate) fn people_view() -> Arc<ViewInfo> {
+    view(
+        "people",
+        ViewKind::Row,
+        &[("pid", DataType::Utf8), ("nat", DataType::Utf8)],
+        1,
+    )
+}
+
+/// A row for each pid.
+pub(crate) fn people(view: &Arc<ViewInfo>, version: i64, pids: &[&str]) -> ViewUpdate {
+    let keys: Vec<_> = pids.iter().map(|&pid| pid.to_owned()).collect();
+    let lists: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(pids.to_vec())),
+        Arc::new(StringArray::from(vec!["NL"; pids.len()])),
+    ];
+    update(view, version, &keys, lists)
+}

@@ -1,0 +1,195 @@
+//! What will happen: a pipeline file, checked as a whole.
+//!
+//! Always: a plan exists only where every rule holds that can be checked without connecting.
+//! Absent on purpose: files, sockets, keys. `line.rs` opens what a plan names.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use falaj_privacy::{Policy, PolicyParts};
+use falaj_record::{Hint, ViewInfo};
+use falaj_sinks::SinkConfig;
+use falaj_views::{ViewError, ViewOptions, ViewSpec, Views};
+
+use crate::config::Config;
+use crate::document::{Document, nearest};
+use crate::failure::{Failure, Fault};
+
+/// A checked pipeline.
+pub struct Plan {
+    /// Folder that paths in the pipeline file are relative to.
+    pub folder: PathBuf,
+    /// The file as written.
+    pub config: Config,
+    /// What the gate lets through.
+    pub policy: Arc<Policy>,
+    /// The planned views, without state.
+    pub views: Views,
+    /// Names of views to compute again from the topic.
+    pub rebuild: BTreeSet<String>,
+    /// What is allowed, but should be known.
+    pub warnings: Vec<Fault>,
+}
+
+impl Plan {
+    /// Checks `document` as a whole and names everything that is wrong with it.
+    ///
+    /// # Errors
+    /// Every fault of the first layer that has any: keys and types, then privacy, views and charts.
+    pub fn of(document: &Document) -> Result<Self, Failure> {
+        let config: Config = document.parse()?;
+        let mut faults = names(document, &config);
+        let policy = Policy::compile(&PolicyParts {
+            privacy: &config.privacy,
+            purposes: &config.purpose,
+            fields: &config.fields,
+            event_time: config.pipeline.event_time.as_deref(),
+            max_record: config.pipeline.max_record,
+        });
+        let policy = match policy {
+            Ok(policy) => policy,
+            Err(errors) => {
+                faults.extend(errors.iter().map(|error| {
+                    let path: Vec<&str> = error.place.iter().map(String::as_str).collect();
+                    with_hint(document.fault(&path, format!("{} [{}]", error, error.code())), error)
+                }));
+                return Err(Failure::file(faults));
+            }
+        };
+        let warnings = policy
+            .warnings()
+            .iter()
+            .map(|warning| {
+                let path: Vec<&str> = warning.place.iter().map(String::as_str).collect();
+                document.fault(&path, warning.message.clone())
+            })
+            .collect();
+        let views = match plan_views(&config, &policy) {
+            Ok(views) => views,
+            Err(errors) => {
+                faults.extend(errors.iter().map(|error| {
+                    let path = ["views", error.view.as_str(), "sql"];
+                    let message = format!("view `{}`: {}", error.view, error.message);
+                    let fault = document.fault_in_text(&path, error.line as usize, error.column as usize, message);
+                    with_hint(fault, error)
+                }));
+                return Err(Failure::file(faults));
+            }
+        };
+        let infos = views.info();
+        faults.extend(sinks(document, &config, &infos));
+        for (i, chart) in config.charts.iter().enumerate() {
+            faults.extend(chart.check(&infos).into_iter().map(|error| {
+                let i = i.to_string();
+                with_hint(document.fault(&["charts", &i, error.key()], error.to_string()), &error)
+            }));
+        }
+        if !faults.is_empty() {
+            return Err(Failure::file(faults));
+        }
+        Ok(Self {
+            folder: document.folder().to_owned(),
+            config,
+            policy: Arc::new(policy),
+            views,
+            rebuild: BTreeSet::new(),
+            warnings,
+        })
+    }
+
+    /// The views once more, without state.
+    ///
+    /// # Errors
+    /// None that [`Plan::of`] did not find.
+    pub fn plan_views(&self) -> Result<Views, Failure> {
+        plan_views(&self.config, &self.policy).map_err(|errors| {
+            Failure::file(errors.iter().map(|e| Fault::from_error(e)).collect())
+        })
+    }
+
+    /// Whether every view is computed again.
+    pub fn rebuilds_all(&self) -> bool {
+        self.rebuild.len() == self.config.views.len()
+    }
+
+    /// Asks for `views` to be computed again from the topic; `*` is all of them.
+    ///
+    /// # Errors
+    /// Where the pipeline has no such view.
+    pub fn rebuild(&mut self, views: &[String]) -> Result<(), Failure> {
+        for name in views {
+            if name == "*" {
+                self.rebuild.extend(self.config.views.keys().cloned());
+            } else if !self.config.views.contains_key(name) {
+                let known: Vec<String> = self.config.views.keys().cloned().collect();
+                return Err(Failure::usage(
+                    Fault::new(format!("`--rebuild {name}`: there is no such view"))
+                        .hint(format!("the pipeline has: {}", known.join(", "))),
+                ));
+            } else {
+                self.rebuild.insert(name.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn plan_views(config: &Config, policy: &Policy) -> Result<Views, Vec<ViewError>> {
+    let specs: Vec<ViewSpec> = config
+        .views
+        .iter()
+        .map(|(name, view)| ViewSpec { name: name.clone(), sql: view.sql.clone() })
+        .collect();
+    let options = ViewOptions {
+        lateness: config.pipeline.lateness.0,
+        people: policy.k().max(policy.delta_k()) as usize,
+        partitions: config.topic.partitions.cast_signed(),
+    };
+    Views::plan(policy.schema(), &specs, &options)
+}
+
+fn with_hint(mut fault: Fault, error: &dyn Hint) -> Fault {
+    fault.hint = error.hint();
+    fault
+}
+
+fn names(document: &Document, config: &Config) -> Vec<Fault> {
+    let name = &config.pipeline.name;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let mut faults = Vec::new();
+    if name.is_empty() || name.len() > 100 || !name.chars().all(plain) || name.starts_with('.') {
+        faults.push(
+            document
+                .fault(&["pipeline", "name"], format!("`{name}` is no name for a pipeline"))
+                .hint("use letters, digits, `.`, `_` and `-`, for example `random-users`"),
+        );
+    }
+    faults
+}
+
+fn sinks(document: &Document, config: &Config, views: &[Arc<ViewInfo>]) -> Vec<Fault> {
+    let known: Vec<String> = views.iter().map(|v| v.name.clone()).collect();
+    let unknown = |(sink, settings): (&String, &SinkConfig)| {
+        let name = settings.views().unknown(|name| known.iter().any(|k| k == name))?;
+        let fault = document
+            .fault(&["sinks", sink, "views"], format!("sink `{sink}`: there is no view `{name}`"));
+        Some(match nearest(name, &known) {
+            Some(near) => fault.hint(format!("did you mean `{near}`?")),
+            None => fault.hint(format!("the pipeline has: {}", known.join(", "))),
+        })
+    };
+    config.sinks.iter().filter_map(unknown).collect()
+}
+
+/// Reads and checks the pipeline file of a command.
+///
+/// # Errors
+/// As [`Document::read`], [`Document::set`] and [`Plan::of`].
+pub async fn load(path: &Path, set: &[String]) -> Result<Plan, Failure> {
+    let mut document = Document::read(path)?;
+    for assignment in set {
+        document.set(assignment)?;
+    }
+    Plan::of(&document)
+}

@@ -1,0 +1,151 @@
+//! What a person reads: messages, hints, exit codes.
+
+use std::path::Path;
+
+use crate::harness::{Workplace, output, repository, stderr, stdout};
+
+fn example() -> String {
+    repository().join("examples/random-users/falaj.toml").display().to_string()
+}
+
+/// Exit code and stderr of `falaj check` on the example with `from` replaced by `to`, the
+/// temporary folder cut from the paths.
+fn check(from: &str, to: &str) -> (Option<i32>, String) {
+    let place = Workplace::new();
+    let text = std::fs::read_to_string(example()).unwrap();
+    assert!(text.contains(from), "the example has no `{from}`");
+    let path = place.write("falaj.toml", text.replacen(from, to, 1).as_bytes());
+    let checked = output(["check", &path.display().to_string()]);
+    let folder = format!("{}/", place.path().display());
+    (checked.status.code(), stderr(&checked).replace(&folder, ""))
+}
+
+#[test]
+fn the_example_is_in_order() {
+    let checked = output(["check", &example()]);
+    assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
+    let text = stdout(&checked);
+    assert!(text.contains("email_domain <- email"), "{text}");
+    assert!(text.lines().last() == Some("ok"), "{text}");
+    let checked = output(["check", &example(), "--json"]);
+    let plan: serde_json::Value = serde_json::from_str(&stdout(&checked)).unwrap();
+    assert_eq!(plan["views"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn every_mistake_is_named_with_its_place_and_a_next_step() {
+    let cases = [
+        // (what is replaced, by what, what must be said, what must be hinted)
+        ("retention  = \"7d\"", "reteniton = \"7d\"", "unknown key `reteniton` in [topic] (falaj.toml:17:1)", "did you mean `retention`?"),
+        ("k = 5 ", "k = \"five\" ", "(falaj.toml:22:5)", ""),
+        ("every   = \"5s\"", "every = 5", "(falaj.toml:11:9)", ""),
+        ("every   = \"5s\"", "every = \"5 parsecs\"", "is not a length of time", ""),
+        ("SELECT nat, count(*) AS users FROM records GROUP BY nat", "SELEC nat FROM records", "(falaj.toml:46:8)", "hint:"),
+        ("SELECT nat, count(*)", "SELECT phone, count(*)", "(falaj.toml:46:15)", "hint:"),
+        ("FROM records GROUP BY window", "FROM records GROUP BY windw", "(falaj.toml:51:23)", "hint:"),
+        ("from = \"nat\", ", "from = \"phone\", ", "phone", "hint:"),
+        ("from = \"nat\", ", "from = \"login.uuid\", ", "login", "hint:"),
+        ("from = \"nat\",     type = \"string\", class = \"quasi\"", "from = \"name.first\", type = \"string\", class = \"direct\"", "name", "hint:"),
+        ("type = \"bar\"\nx = \"nat\"", "type = \"bar\"\nx = \"nta\"", "nta", "hint: did you mean `nat`"),
+        ("views = [\"*\"]", "views = [\"usres\"]", "there is no view `usres`", "did you mean `users`?"),
+        ("type  = \"sqlite\"", "type  = \"sqlight\"", "sqlight", ""),
+        ("name = \"random-users\"", "name = \"../etc\"", "is no name for a pipeline (falaj.toml:5:8)", "hint:"),
+        ("[fields]", "[fields", "falaj.toml:38", ""),
+    ];
+    for (from, to, said, hinted) in cases {
+        let (code, text) = check(from, to);
+        assert_eq!(code, Some(2), "{to}: {text}");
+        assert!(text.starts_with("error: "), "{to}: {text}");
+        assert!(text.contains(said), "{to}: `{said}` is not in: {text}");
+        assert!(text.contains(hinted), "{to}: `{hinted}` is not in: {text}");
+    }
+}
+
+#[test]
+fn a_missing_file_a_wrong_option_and_a_missing_command_are_usage_errors() {
+    for args in [&["run", "nothing.toml"][..], &["run"], &["fly"], &["check", "x", "--nothing"], &[]] {
+        let run = output(args);
+        assert_eq!(run.status.code(), Some(2), "{args:?}: {}", stderr(&run));
+        assert!(!stderr(&run).is_empty(), "{args:?}");
+    }
+    let run = output(["run", &example(), "--until-caught-up"]);
+    assert_eq!(run.status.code(), Some(2));
+    assert!(stderr(&run).contains("needs a source that ends"), "{}", stderr(&run));
+    let run = output(["run", &example(), "--rebuild", "usres"]);
+    assert_eq!(run.status.code(), Some(2), "{}", stderr(&run));
+}
+
+#[test]
+fn a_port_in_use_and_an_unusable_data_directory_fail_with_a_hint() {
+    let place = Workplace::new();
+    place.write("in.ndjson", b"{\"nat\":\"DE\",\"email\":\"a@example.com\"}\n");
+    let pipeline = place.pipeline("[source.file]\npath = \"in.ndjson\"");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (pipeline, data) = (pipeline.display().to_string(), place.data().display().to_string());
+    let run = output(["run", &pipeline, "--listen", &address, "--data-dir", &data]);
+    assert_eq!(run.status.code(), Some(1));
+    let said = stderr(&run);
+    assert!(said.contains("in use") && said.contains("hint:"), "{said}");
+
+    let file = place.write("a-file", b"");
+    let below = file.join("data").display().to_string();
+    let run = output(["run", &pipeline, "--listen", "127.0.0.1:0", "--data-dir", &below]);
+    assert_eq!(run.status.code(), Some(1));
+    let said = stderr(&run);
+    assert!(said.contains("data directory") && said.contains("hint:"), "{said}");
+}
+
+#[test]
+fn init_writes_a_file_that_passes_and_never_writes_over_one() {
+    let place = Workplace::new();
+    let folder = place.path().join("new").display().to_string();
+    let init = output(["init", &folder]);
+    assert_eq!(init.status.code(), Some(0), "{}", stderr(&init));
+    let file = Path::new(&folder).join("falaj.toml");
+    assert!(std::fs::read_to_string(&file).unwrap().contains("k = 10"));
+    let checked = output(["check", &file.display().to_string()]);
+    assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
+    let again = output(["init", &folder]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("there already"), "{}", stderr(&again));
+}
+
+#[test]
+fn reset_forgets_everything_and_asks_first() {
+    let place = Workplace::new();
+    place.write("in.ndjson", b"{\"nat\":\"DE\",\"email\":\"a@example.com\"}\n");
+    let pipeline = place.pipeline("[source.file]\npath = \"in.ndjson\"");
+    place.run_to_end(&pipeline, &[]);
+    let foreign = place.data().join("notes.txt");
+    std::fs::write(&foreign, "not falaj's").unwrap();
+    let (pipeline, data) = (pipeline.display().to_string(), place.data().display().to_string());
+    let refused = output(["reset", &pipeline, "--data-dir", &data]);
+    assert_eq!(refused.status.code(), Some(2), "it did not ask");
+    assert!(place.sqlite().is_file());
+    let done = output(["reset", &pipeline, "--data-dir", &data, "--yes"]);
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    assert!(!place.sqlite().exists());
+    assert!(foreign.is_file(), "a file that is not falaj's was removed");
+}
+
+#[test]
+fn the_schema_in_the_docs_is_the_one_that_falaj_prints() {
+    let printed = stdout(&output(["schema"]));
+    let schema: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert!(schema["properties"]["privacy"].is_object());
+    let kept = repository().join("docs/reference/pipeline.schema.json");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&kept, &printed).unwrap();
+    }
+    let kept = std::fs::read_to_string(kept).unwrap_or_default();
+    assert!(kept == printed, "docs/reference/pipeline.schema.json is old: run the test with UPDATE=1");
+}
+
+#[test]
+fn completions_are_there_for_the_common_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&output(["completions", shell]));
+        assert!(script.contains("random-user"), "{shell}");
+    }
+}

@@ -1,0 +1,11 @@
+//! The tests that run falaj as a person does: the binary, its files, its HTTP routes.
+//!
+//! One test binary, so that it is linked once. Everything runs on loopback, in temporary
+//! directories, and stops what it started.
+
+mod harness;
+
+mod architecture;
+mod cli;
+mod crash;
+mod pipeline;

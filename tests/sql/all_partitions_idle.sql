@@ -1,0 +1,15 @@
+-- Where all partitions are idle nothing is dropped: there is no watermark.
+-- fields: n int
+-- lateness: 0ms
+-- {"at":"00:00:10","n":1}
+-- {"at":"00:05:10","n":2}
+-- idle: [0]
+-- expire:
+-- {"at":"00:05:20","n":4}
+-- gives:
+--   columns: minute timestamp key, total bigint
+--   ["2026-01-01T00:00:00Z"]  ["2026-01-01T00:00:00Z",1]  people 0
+--   ["2026-01-01T00:05:00Z"]  ["2026-01-01T00:05:00Z",6]  people 0
+--   fold: ["other",7]
+--   ledger: {"applied":3,"filtered":0,"late":0}
+SELECT window.start AS minute, sum(n) AS total FROM records GROUP BY window(event_time, '1 minute')

@@ -1,0 +1,12 @@
+-- SELECT may compute with group columns and aggregates. In a folded row, what needs a group column is NULL.
+-- fields: nat string, n int
+-- {"nat":"DE","n":1}
+-- {"nat":"DE","n":2}
+-- {"nat":"FR","n":5}
+-- gives:
+--   columns: nat string key, loud string, ratio double, cents bigint, span bigint, n bigint
+--   ["DE"]  ["DE","DE!",1.5,300,1,2]  people 0
+--   ["FR"]  ["FR","FR!",5.0,500,0,1]  people 0
+--   fold: ["other",null,2.6666666666666665,800,4,3]
+--   ledger: {"applied":3,"filtered":0,"late":0}
+SELECT nat, concat(nat, '!') AS loud, sum(n) / count(*) AS ratio, sum(n) * 100 AS cents, max(n) - min(n) AS span, count(*) AS n FROM records GROUP BY nat

@@ -1,0 +1,18 @@
+-- A running count. NULL and the empty text are two groups, each one row.
+-- fields: nat string
+-- {"pid":"anna","nat":"DE"}
+-- {"pid":"bert","nat":"FR"}
+-- {"pid":"cleo","nat":"DE"}
+-- {"pid":"dora","nat":null}
+-- {"pid":"emil","nat":""}
+-- {"pid":"fred"}
+-- {"pid":"anna","nat":"DE"}
+-- gives:
+--   columns: nat string key, users bigint
+--   [""]  ["",1]  people 1
+--   ["DE"]  ["DE",3]  people 2
+--   ["FR"]  ["FR",1]  people 1
+--   [null]  [null,2]  people 2
+--   fold: ["other",7]
+--   ledger: {"applied":7,"filtered":0,"late":0}
+SELECT nat, count(*) AS users FROM records GROUP BY nat

@@ -1,0 +1,19 @@
+-- State of windows that every partition has passed is dropped; their records are late from then on.
+-- fields: n int
+-- lateness: 0ms
+-- {"at":"00:00:10","n":1}
+-- {"at":"00:01:10","n":2}
+-- {"at":"00:02:10","n":4}
+-- expire:
+-- {"at":"00:00:20","n":8}
+-- {"at":"00:02:20","n":16}
+-- gives:
+--   columns: minute timestamp key, total bigint
+--   ["2026-01-01T00:00:00Z"]  ["2026-01-01T00:00:00Z",1]  people 0
+--   ["2026-01-01T00:01:00Z"]  ["2026-01-01T00:01:00Z",2]  people 0
+--   ["2026-01-01T00:02:00Z"]  ["2026-01-01T00:02:00Z",20]  people 0
+--   fold: ["other",20]
+--   ledger: {"applied":4,"filtered":0,"late":1}
+--   late: 0/3
+--   expired: ["2026-01-01T00:00:00Z"] ["2026-01-01T00:01:00Z"]
+SELECT window.start AS minute, sum(n) AS total FROM records GROUP BY window(event_time, '1 minute')

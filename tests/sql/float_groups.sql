@@ -1,0 +1,14 @@
+-- 0.0 and -0.0 are one group, as in Spark.
+-- fields: x float
+-- {"x":0.0}
+-- {"x":-0.0}
+-- {"x":0.1}
+-- {"x":100.0}
+-- gives:
+--   columns: x double key, n bigint, different bigint
+--   [0.0]  [0.0,2,1]  people 0
+--   [0.1]  [0.1,1,1]  people 0
+--   [100.0]  [100.0,1,1]  people 0
+--   fold: ["other",4,3]
+--   ledger: {"applied":4,"filtered":0,"late":0}
+SELECT x, count(*) AS n, count(DISTINCT x) AS different FROM records GROUP BY x

@@ -1,0 +1,13 @@
+-- greatest and least pass over NULL.
+-- fields: a int, b int, x float
+-- {"a":1,"b":5,"x":2.5}
+-- {"a":null,"b":4}
+-- {}
+-- gives:
+--   columns: most bigint key, fewest bigint key, mixed double key, n bigint
+--   [4,4,null]  [4,4,null,1]  people 0
+--   [5,1,2.5]  [5,1,2.5,1]  people 0
+--   [null,null,null]  [null,null,null,1]  people 0
+--   fold: ["other","other","other",3]
+--   ledger: {"applied":3,"filtered":0,"late":0}
+SELECT greatest(a, b) AS most, least(a, b) AS fewest, greatest(a, x) AS mixed, count(*) AS n FROM records GROUP BY greatest(a, b), least(a, b), greatest(a, x)

@@ -1,0 +1,13 @@
+-- GROUP BY may name a column of SELECT or its place; a field of that name goes before.
+-- fields: nat string, age int
+-- {"nat":"de","age":1}
+-- {"nat":"DE","age":11}
+-- {"nat":"fr","age":12}
+-- gives:
+--   columns: country string key, decade bigint key, n bigint
+--   ["DE",0]  ["DE",0,1]  people 0
+--   ["DE",10]  ["DE",10,1]  people 0
+--   ["FR",10]  ["FR",10,1]  people 0
+--   fold: ["other","other",3]
+--   ledger: {"applied":3,"filtered":0,"late":0}
+SELECT upper(nat) AS country, age - age % 10 AS decade, count(*) AS n FROM records r GROUP BY country, 2

@@ -1,0 +1,12 @@
+-- GROUP BY without an aggregate keeps the distinct values.
+-- fields: nat string, age int
+-- {"pid":"a","nat":"DE","age":1}
+-- {"pid":"b","nat":"DE","age":1}
+-- {"pid":"b","nat":"DE","age":2}
+-- gives:
+--   columns: nat string key, age bigint key
+--   ["DE",1]  ["DE",1]  people 2
+--   ["DE",2]  ["DE",2]  people 1
+--   fold: ["other","other"]
+--   ledger: {"applied":3,"filtered":0,"late":0}
+SELECT nat, age FROM records GROUP BY nat, age

@@ -1,0 +1,24 @@
+-- Partition 1 is idle while windows are dropped without it. When it comes back with old records they are
+-- late, though its own watermark has not passed them: a dropped window never comes back with a part of its records.
+-- fields: n int
+-- partitions: 2
+-- lateness: 0ms
+-- {"at":"00:00:10","n":1,"partition":1}
+-- {"at":"00:00:20","n":2,"partition":0}
+-- {"at":"00:02:10","n":4,"partition":0}
+-- expire:
+-- idle: [1]
+-- expire:
+-- {"at":"00:00:30","n":8,"partition":1}
+-- idle: []
+-- {"at":"00:02:30","n":16,"partition":1}
+-- {"at":"00:00:40","n":32,"partition":1}
+-- gives:
+--   columns: minute timestamp key, total bigint, parts bigint
+--   ["2026-01-01T00:00:00Z"]  ["2026-01-01T00:00:00Z",3,2]  people 0
+--   ["2026-01-01T00:02:00Z"]  ["2026-01-01T00:02:00Z",20,2]  people 0
+--   fold: ["other",20,2]
+--   ledger: {"applied":4,"filtered":0,"late":2}
+--   late: 1/1 1/3
+--   expired: ["2026-01-01T00:00:00Z"]
+SELECT window.start AS minute, sum(n) AS total, count(DISTINCT n) AS parts FROM records GROUP BY window(event_time, '1 minute')

@@ -1,0 +1,13 @@
+-- A record that WHERE leaves out is filtered, not late; yet it moves the watermark.
+-- fields: n int
+-- {"at":"00:05:00","n":-1}
+-- {"at":"00:00:00","n":-2}
+-- {"at":"00:00:00","n":2}
+-- {"at":"00:04:00","n":3}
+-- gives:
+--   columns: minute timestamp key, total bigint
+--   ["2026-01-01T00:04:00Z"]  ["2026-01-01T00:04:00Z",3]  people 0
+--   fold: ["other",3]
+--   ledger: {"applied":1,"filtered":2,"late":1}
+--   late: 0/2
+SELECT window.start AS minute, sum(n) AS total FROM records WHERE n > 0 GROUP BY window(event_time, '1 minute')

@@ -1,0 +1,18 @@
+-- What is late follows the record's own partition, whatever the others have read.
+-- fields: n int
+-- partitions: 2
+-- {"at":"00:05:00","n":1,"partition":0}
+-- {"at":"00:00:00","n":2,"partition":1}
+-- {"at":"00:00:30","n":3,"partition":0}
+-- {"at":"00:00:40","n":4,"partition":1}
+-- {"at":"00:02:00","n":5,"partition":1}
+-- {"at":"00:00:50","n":6,"partition":1}
+-- gives:
+--   columns: minute timestamp key, total bigint
+--   ["2026-01-01T00:00:00Z"]  ["2026-01-01T00:00:00Z",6]  people 0
+--   ["2026-01-01T00:02:00Z"]  ["2026-01-01T00:02:00Z",5]  people 0
+--   ["2026-01-01T00:05:00Z"]  ["2026-01-01T00:05:00Z",1]  people 0
+--   fold: ["other",12]
+--   ledger: {"applied":4,"filtered":0,"late":2}
+--   late: 0/1 1/3
+SELECT window.start AS minute, sum(n) AS total FROM records GROUP BY window(event_time, '1 minute')

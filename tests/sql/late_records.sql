@@ -1,0 +1,17 @@
+-- A record is late once the watermark of its partition (newest event time less 10 s) has reached its window's end.
+-- fields: n int
+-- {"at":"00:00:30","n":1}
+-- {"at":"00:01:05","n":2}
+-- {"at":"00:00:59","n":3}
+-- {"at":"00:01:10","n":4}
+-- {"at":"00:00:58","n":5}
+-- {"at":"00:01:00","n":6}
+-- {"at":"00:00:10","n":7}
+-- gives:
+--   columns: minute timestamp key, total bigint, records bigint
+--   ["2026-01-01T00:00:00Z"]  ["2026-01-01T00:00:00Z",4,2]  people 0
+--   ["2026-01-01T00:01:00Z"]  ["2026-01-01T00:01:00Z",12,3]  people 0
+--   fold: ["other",16,5]
+--   ledger: {"applied":5,"filtered":0,"late":2}
+--   late: 0/4 0/6
+SELECT window.start AS minute, sum(n) AS total, count(*) AS records FROM records GROUP BY window(event_time, '1 minute')

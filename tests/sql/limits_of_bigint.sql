@@ -1,0 +1,15 @@
+-- Keys and values keep every digit of BIGINT.
+-- fields: n int
+-- {"n":9223372036854775807}
+-- {"n":9223372036854775806}
+-- {"n":-9223372036854775808}
+-- {"n":9007199254740993}
+-- gives:
+--   columns: n bigint key, same bigint, lowest boolean, records bigint
+--   [-9223372036854775808]  ["-9223372036854775808","-9223372036854775808",true,1]  people 0
+--   [9007199254740993]  ["9007199254740993","9007199254740993",false,1]  people 0
+--   [9223372036854775806]  ["9223372036854775806","9223372036854775806",false,1]  people 0
+--   [9223372036854775807]  ["9223372036854775807","9223372036854775807",false,1]  people 0
+--   fold: ["other","9223372036854775807",null,4]
+--   ledger: {"applied":4,"filtered":0,"late":0}
+SELECT n, max(n) AS same, n = -9223372036854775808 AS lowest, count(*) AS records FROM records GROUP BY n

@@ -1,0 +1,20 @@
+-- People behind a group are counted up to a limit (3 here); a record without pid is nobody's.
+-- fields: nat string
+-- {"pid":"a","nat":"DE"}
+-- {"pid":"a","nat":"DE"}
+-- {"pid":"b","nat":"DE"}
+-- {"pid":"c","nat":"DE"}
+-- {"pid":"d","nat":"DE"}
+-- {"pid":"e","nat":"DE"}
+-- {"pid":"a","nat":"FR"}
+-- {"pid":"a","nat":"FR"}
+-- {"nat":"ES"}
+-- {"nat":"ES"}
+-- gives:
+--   columns: nat string key, records bigint
+--   ["DE"]  ["DE",6]  people 3
+--   ["ES"]  ["ES",2]  people 0
+--   ["FR"]  ["FR",2]  people 1
+--   fold: ["other",10]
+--   ledger: {"applied":10,"filtered":0,"late":0}
+SELECT nat, count(*) AS records FROM records GROUP BY nat

@@ -1,0 +1,16 @@
+-- A row view keeps the newest record of a pid; a record without one is a row of its own.
+-- fields: nat string, age int
+-- {"pid":"anna","nat":"DE","age":20}
+-- {"pid":"bert","nat":"FR","age":30}
+-- {"pid":"anna","nat":"AT","age":21}
+-- {"nat":"ES"}
+-- {"nat":"ES"}
+-- {"pid":"anna","nat":"CH"}
+-- gives:
+--   columns: pid string key, nat string, age bigint, grown boolean
+--   0/3  [null,"ES",null,null]
+--   0/4  [null,"ES",null,null]
+--   anna  ["anna","CH",null,null]
+--   bert  ["bert","FR",30,true]
+--   ledger: {"applied":6,"filtered":0,"late":0}
+SELECT pid, nat, age, age >= 18 AS grown FROM records

@@ -1,0 +1,14 @@
+-- The key is the pid though SELECT leaves it out.
+-- fields: nat string
+-- partitions: 2
+-- {"pid":"anna","nat":"DE"}
+-- {"pid":"bert","nat":"FR","partition":1}
+-- {"pid":"anna","nat":"IT"}
+-- {"nat":null,"partition":1}
+-- gives:
+--   columns: nat string
+--   1/1  [null]
+--   anna  ["IT"]
+--   bert  ["FR"]
+--   ledger: {"applied":4,"filtered":0,"late":0}
+SELECT nat FROM records

@@ -1,0 +1,11 @@
+-- A slide that does not divide the length: some records fall into one window more.
+-- fields: n int
+-- {"at":"00:00:06","n":1}
+-- {"at":"00:00:08","n":2}
+-- gives:
+--   columns: opens timestamp key, closes timestamp key, total bigint
+--   ["2026-01-01T00:00:00Z"]  ["2026-01-01T00:00:00Z","2026-01-01T00:00:07Z",1]  people 0
+--   ["2026-01-01T00:00:05Z"]  ["2026-01-01T00:00:05Z","2026-01-01T00:00:12Z",3]  people 0
+--   fold: ["other","other",4]
+--   ledger: {"applied":2,"filtered":0,"late":0}
+SELECT window.start AS opens, window.end AS closes, sum(n) AS total FROM records GROUP BY window(event_time, '7 seconds', '5 seconds')

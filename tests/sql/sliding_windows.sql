@@ -1,0 +1,22 @@
+-- A record falls into every window that holds its time; it is late only when all of them are closed.
+-- fields: n int
+-- lateness: 0ms
+-- {"at":"00:00:00","n":1}
+-- {"at":"00:00:07","n":2}
+-- {"at":"00:00:12","n":4}
+-- {"at":"00:00:08","n":8}
+-- {"at":"00:00:20","n":16}
+-- {"at":"00:00:09","n":32}
+-- {"at":"00:00:11","n":64}
+-- gives:
+--   columns: opens timestamp key, closes timestamp key, total bigint, n bigint
+--   ["2025-12-31T23:59:55Z"]  ["2025-12-31T23:59:55Z","2026-01-01T00:00:05Z",1,1]  people 0
+--   ["2026-01-01T00:00:00Z"]  ["2026-01-01T00:00:00Z","2026-01-01T00:00:10Z",3,2]  people 0
+--   ["2026-01-01T00:00:05Z"]  ["2026-01-01T00:00:05Z","2026-01-01T00:00:15Z",14,3]  people 0
+--   ["2026-01-01T00:00:10Z"]  ["2026-01-01T00:00:10Z","2026-01-01T00:00:20Z",4,1]  people 0
+--   ["2026-01-01T00:00:15Z"]  ["2026-01-01T00:00:15Z","2026-01-01T00:00:25Z",16,1]  people 0
+--   ["2026-01-01T00:00:20Z"]  ["2026-01-01T00:00:20Z","2026-01-01T00:00:30Z",16,1]  people 0
+--   fold: ["other","other",54,9]
+--   ledger: {"applied":5,"filtered":0,"late":2}
+--   late: 0/5 0/6
+SELECT window.start AS opens, window.end AS closes, sum(n) AS total, count(*) AS n FROM records GROUP BY window(event_time, '10 seconds', '5 seconds')

@@ -1,0 +1,17 @@
+-- Texts are compared by their code points: composed and decomposed letters differ.
+-- fields: name string
+-- {"pid":"a","name":"Zoë"}
+-- {"pid":"b","name":"Zoe\u0308"}
+-- {"pid":"c","name":"东京"}
+-- {"pid":"d","name":"\"quoted\", [x]\n"}
+-- {"pid":"e","name":"👩‍🚒"}
+-- gives:
+--   columns: name string key, n bigint, loud string, users bigint
+--   ["Zoë"]  ["Zoë",4,"ZOË",1]  people 1
+--   ["Zoë"]  ["Zoë",3,"ZOË",1]  people 1
+--   ["\"quoted\", [x]\n"]  ["\"quoted\", [x]\n",14,"\"QUOTED\", [X]\n",1]  people 1
+--   ["东京"]  ["东京",2,"东京",1]  people 1
+--   ["👩‍🚒"]  ["👩‍🚒",3,"👩‍🚒",1]  people 1
+--   fold: ["other",null,null,5]
+--   ledger: {"applied":5,"filtered":0,"late":0}
+SELECT name, length(name) AS n, upper(name) AS loud, count(*) AS users FROM records GROUP BY name

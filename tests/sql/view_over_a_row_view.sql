@@ -1,0 +1,13 @@
+-- A view over a row view reads every record that the row view takes, not only the newest of each pid.
+-- fields: nat string, age int
+-- view: adults AS SELECT pid AS person, upper(nat) AS country, age - 18 AS years, event_time AS at FROM records WHERE age >= 18
+-- {"pid":"anna","nat":"de","age":20}
+-- {"pid":"anna","nat":"de","age":30}
+-- {"pid":"bert","nat":"fr","age":10}
+-- {"pid":"cleo","nat":"fr","age":18}
+-- gives:
+--   columns: country string key, years bigint, people bigint, hour timestamp key
+--   ["DE","2026-01-01T00:00:00Z"]  ["DE",2,1,"2026-01-01T00:00:00Z"]  people 1
+--   ["FR","2026-01-01T00:00:00Z"]  ["FR",0,1,"2026-01-01T00:00:00Z"]  people 1
+--   fold: ["other",2,2,"other"]
+SELECT country, sum(years) AS years, count(DISTINCT person) AS people, window.start AS hour FROM adults WHERE years < 12 GROUP BY country, window(at, '1 hour')

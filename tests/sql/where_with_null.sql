@@ -1,0 +1,13 @@
+-- A condition on NULL is neither true nor false, and NOT of it is neither: both leave the record out.
+-- fields: nat string, age int
+-- {"pid":"a","nat":"DE","age":17}
+-- {"pid":"b","nat":"DE","age":18}
+-- {"pid":"c","nat":"DE"}
+-- {"pid":"d","age":40}
+-- {"pid":"e","nat":"FR","age":50}
+-- gives:
+--   columns: nat string key, users bigint
+--   ["DE"]  ["DE",1]  people 1
+--   fold: ["other",1]
+--   ledger: {"applied":1,"filtered":4,"late":0}
+SELECT nat, count(*) AS users FROM records WHERE NOT (age < 18) AND nat <> 'FR' GROUP BY nat

@@ -1,0 +1,14 @@
+-- Windows next to another group column; only the end is selected.
+-- fields: nat string
+-- {"at":"00:10:00","nat":"DE"}
+-- {"at":"00:20:00","nat":"DE"}
+-- {"at":"01:40:00","nat":"DE"}
+-- {"at":"01:40:00"}
+-- gives:
+--   columns: nat string key, closes timestamp key, users bigint
+--   ["DE","2026-01-01T00:00:00Z"]  ["DE","2026-01-01T01:30:00Z",2]  people 0
+--   ["DE","2026-01-01T01:30:00Z"]  ["DE","2026-01-01T03:00:00Z",1]  people 0
+--   [null,"2026-01-01T01:30:00Z"]  [null,"2026-01-01T03:00:00Z",1]  people 0
+--   fold: ["other","other",4]
+--   ledger: {"applied":4,"filtered":0,"late":0}
+SELECT nat, window.end AS closes, count(*) AS users FROM records GROUP BY nat, window(event_time, '1 hour 30 minutes')
