@@ -105,13 +105,14 @@ impl Document {
     pub fn fault_in_text(
         &self,
         path: &[&str],
-        line: usize,
-        column: usize,
+        line: u64,
+        column: u64,
         message: impl Into<String>,
     ) -> Fault {
         let mut fault = Fault::new(message);
         fault.place = Some(match span_of(&self.text, path) {
             Some(span) => {
+                let (line, column) = (index(line), index(column));
                 let start = content_start(&self.text[span.clone()]);
                 let at = line_start(&self.text[span.start + start..], line);
                 let (first, offset) = line_and_column(&self.text, span.start + start + at);
@@ -188,6 +189,10 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let line = before.matches('\n').count() + 1;
     let start = before.rfind('\n').map_or(0, |i| i + 1);
     (line, before[start..].chars().count() + 1)
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Where the content of a TOML string literal starts: a newline right after `"""` does not count.

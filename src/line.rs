@@ -401,11 +401,6 @@ impl Outlets {
         self.0.iter().map(blob).collect()
     }
 
-    /// How they are doing.
-    pub fn status(&self) -> Vec<falaj_sinks::OutletStatus> {
-        self.0.iter().map(|outlet| outlet.status()).collect()
-    }
-
     /// Handles that outlive the line, for the reporter.
     pub fn handles(&self) -> Vec<Arc<Outlet>> {
         self.0.clone()

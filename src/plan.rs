@@ -16,6 +16,9 @@ use crate::config::Config;
 use crate::document::{Document, nearest};
 use crate::failure::{Failure, Fault};
 
+/// What a person can go by where a view's error has no nearer hint.
+const VIEW_HINT: &str = "a view is `SELECT .. FROM records [WHERE ..] [GROUP BY ..]` in Spark SQL, see docs/reference/sql.md";
+
 /// A checked pipeline.
 pub struct Plan {
     /// Folder that paths in the pipeline file are relative to.
@@ -71,8 +74,10 @@ impl Plan {
                 faults.extend(errors.iter().map(|error| {
                     let path = ["views", error.view.as_str(), "sql"];
                     let message = format!("view `{}`: {}", error.view, error.message);
-                    let fault = document.fault_in_text(&path, error.line as usize, error.column as usize, message);
-                    with_hint(fault, error)
+                    let fault = document.fault_in_text(&path, error.line, error.column, message);
+                    let mut fault = with_hint(fault, error);
+                    fault.hint.get_or_insert_with(|| VIEW_HINT.to_owned());
+                    fault
                 }));
                 return Err(Failure::file(faults));
             }

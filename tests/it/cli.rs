@@ -40,17 +40,17 @@ fn every_mistake_is_named_with_its_place_and_a_next_step() {
         ("k = 5 ", "k = \"five\" ", "(falaj.toml:22:5)", ""),
         ("every   = \"5s\"", "every = 5", "(falaj.toml:11:9)", ""),
         ("every   = \"5s\"", "every = \"5 parsecs\"", "is not a length of time", ""),
-        ("SELECT nat, count(*) AS users FROM records GROUP BY nat", "SELEC nat FROM records", "(falaj.toml:46:8)", "hint:"),
-        ("SELECT nat, count(*)", "SELECT phone, count(*)", "(falaj.toml:46:15)", "hint:"),
-        ("FROM records GROUP BY window", "FROM records GROUP BY windw", "(falaj.toml:51:23)", "hint:"),
+        ("SELECT nat, count(*) AS users FROM records GROUP BY nat", "SELEC nat FROM records", "(falaj.toml:43:8)", "hint:"),
+        ("SELECT nat, count(*)", "SELECT phone, count(*)", "(falaj.toml:43:15)", "hint:"),
+        ("FROM records GROUP BY window", "FROM records GROUP BY windw", "(falaj.toml:48:23)", "hint:"),
         ("from = \"nat\", ", "from = \"phone\", ", "phone", "hint:"),
         ("from = \"nat\", ", "from = \"login.uuid\", ", "login", "hint:"),
-        ("from = \"nat\",     type = \"string\", class = \"quasi\"", "from = \"name.first\", type = \"string\", class = \"direct\"", "name", "hint:"),
+        ("from = \"nat\",     type = \"string\", class = \"quasi\"", "from = \"name.first\", type = \"string\", class = \"direct\"", "[P102]", "hint:"),
         ("type = \"bar\"\nx = \"nat\"", "type = \"bar\"\nx = \"nta\"", "nta", "hint: did you mean `nat`"),
         ("views = [\"*\"]", "views = [\"usres\"]", "there is no view `usres`", "did you mean `users`?"),
         ("type  = \"sqlite\"", "type  = \"sqlight\"", "sqlight", ""),
         ("name = \"random-users\"", "name = \"../etc\"", "is no name for a pipeline (falaj.toml:5:8)", "hint:"),
-        ("[fields]", "[fields", "falaj.toml:38", ""),
+        ("[fields]", "[fields", "falaj.toml:35", ""),
     ];
     for (from, to, said, hinted) in cases {
         let (code, text) = check(from, to);

@@ -235,7 +235,6 @@ impl Drop for Running {
 /// An HTTP reply.
 pub struct Reply {
     pub status: u16,
-    pub head: String,
     pub body: String,
 }
 
@@ -250,7 +249,7 @@ pub fn get(address: SocketAddr, path: &str) -> Reply {
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
     let status = head[9..12].parse().expect("a status");
-    Reply { status, head: head.to_owned(), body: body.to_owned() }
+    Reply { status, body: body.to_owned() }
 }
 
 /// Checks the ledger's equations.

@@ -8,4 +8,5 @@ mod harness;
 mod architecture;
 mod cli;
 mod crash;
+mod leak;
 mod pipeline;
