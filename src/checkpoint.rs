@@ -82,9 +82,29 @@ pub struct Moment {
 
 impl Checkpoint {
     pub fn new(moment: Moment, blobs: BTreeMap<String, Vec<u8>>) -> Self {
-        let lengths = blobs.iter().map(|(name, b)| (name.clone(), b.len() as u64)).collect();
-        let Moment { at_ms, policy, topic, positions, source, ledger, rejects } = moment;
-        let head = Head { at_ms, policy, topic, positions, source, ledger, rejects, lengths };
+        let lengths = blobs
+            .iter()
+            .map(|(name, b)| (name.clone(), b.len() as u64))
+            .collect();
+        let Moment {
+            at_ms,
+            policy,
+            topic,
+            positions,
+            source,
+            ledger,
+            rejects,
+        } = moment;
+        let head = Head {
+            at_ms,
+            policy,
+            topic,
+            positions,
+            source,
+            ledger,
+            rejects,
+            lengths,
+        };
         Self { head, blobs }
     }
 
@@ -94,7 +114,11 @@ impl Checkpoint {
         let mut out = Vec::with_capacity(FRAME_BYTES + 4 + head.len() + blobs);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&[0; 12]);
-        out.extend_from_slice(&u32::try_from(head.len()).expect("a head is small").to_le_bytes());
+        out.extend_from_slice(
+            &u32::try_from(head.len())
+                .expect("a head is small")
+                .to_le_bytes(),
+        );
         out.extend_from_slice(&head);
         for blob in self.blobs.values() {
             out.extend_from_slice(blob);
@@ -167,12 +191,16 @@ impl Checkpoints {
     pub fn open(folder: &Path) -> io::Result<(Self, Found)> {
         fs::create_dir_all(folder)?;
         let numbers = numbers(folder)?;
-        let mut found = Found { newest: None, damaged: Vec::new() };
+        let mut found = Found {
+            newest: None,
+            damaged: Vec::new(),
+        };
         for number in numbers.iter().rev() {
             let path = file(folder, *number);
-            match fs::read(&path).map_err(|e| e.to_string()).and_then(|bytes| {
-                Checkpoint::decode(&bytes).map_err(|damage| damage.to_string())
-            }) {
+            match fs::read(&path)
+                .map_err(|e| e.to_string())
+                .and_then(|bytes| Checkpoint::decode(&bytes).map_err(|damage| damage.to_string()))
+            {
                 Ok(checkpoint) => {
                     found.newest = Some(checkpoint);
                     break;
@@ -181,7 +209,13 @@ impl Checkpoints {
             }
         }
         let next = numbers.last().map_or(1, |n| n + 1);
-        Ok((Self { folder: folder.to_owned(), next }, found))
+        Ok((
+            Self {
+                folder: folder.to_owned(),
+                next,
+            },
+            found,
+        ))
     }
 
     /// Writes `checkpoint` durably and drops all but the newest two. Returns its size in bytes.
@@ -232,7 +266,10 @@ mod tests {
             ledger: Ledger::default(),
             rejects: BTreeMap::new(),
         };
-        let blobs = [("views".to_owned(), vec![1, 2, 3]), ("sink:local".to_owned(), vec![4])];
+        let blobs = [
+            ("views".to_owned(), vec![1, 2, 3]),
+            ("sink:local".to_owned(), vec![4]),
+        ];
         Checkpoint::new(moment, blobs.into_iter().collect())
     }
 

@@ -7,12 +7,23 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Real-time data pipelines in one binary, private by construction.
 #[derive(Debug, Parser)]
-#[command(name = "falaj", version, max_term_width = 100, propagate_version = true)]
+#[command(
+    name = "falaj",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// What is logged to stderr.
-    #[arg(long, global = true, value_enum, default_value = "warn", env = "FALAJ_LOG")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "warn",
+        env = "FALAJ_LOG"
+    )]
     pub log: Level,
 }
 

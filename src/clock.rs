@@ -34,7 +34,11 @@ impl VersionClock {
             Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
             Err(e) => return Err(e),
         };
-        Ok(Self { path: path.to_owned(), last, ceiling: last })
+        Ok(Self {
+            path: path.to_owned(),
+            last,
+            ceiling: last,
+        })
     }
 
     /// The next version: `max(now, last + 1)`.
@@ -82,7 +86,10 @@ mod tests {
         let b = clock.next_at(500).unwrap();
         assert_eq!((a, b), (1_000, 1_001));
         let mut again = VersionClock::open(&path).unwrap();
-        assert!(again.next_at(600).unwrap() > b, "a version was given twice after a restart");
+        assert!(
+            again.next_at(600).unwrap() > b,
+            "a version was given twice after a restart"
+        );
     }
 
     #[test]

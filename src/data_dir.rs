@@ -45,7 +45,11 @@ impl DataDir {
         if let Some(path) = given {
             return Ok(Self(path.to_owned()));
         }
-        let absolute = |key: &str| std::env::var_os(key).map(PathBuf::from).filter(|p| p.is_absolute());
+        let absolute = |key: &str| {
+            std::env::var_os(key)
+                .map(PathBuf::from)
+                .filter(|p| p.is_absolute())
+        };
         let base = absolute("XDG_DATA_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
             .ok_or_else(|| {
@@ -92,9 +96,12 @@ impl DataDir {
     pub fn lock(&self) -> Result<Lock, Failure> {
         let unusable = |e: io::Error| {
             Failure::run(
-                Fault::new(format!("cannot use the data directory `{}`", self.0.display()))
-                    .cause(e)
-                    .hint("name a directory that you may write to with `--data-dir`"),
+                Fault::new(format!(
+                    "cannot use the data directory `{}`",
+                    self.0.display()
+                ))
+                .cause(e)
+                .hint("name a directory that you may write to with `--data-dir`"),
             )
         };
         make_private_dir(&self.0).map_err(unusable)?;
@@ -130,9 +137,7 @@ impl DataDir {
     /// Where it cannot be read, is of another length, or may be read by others than its owner.
     pub fn read_key(&self) -> Result<Option<[u8; KEY_BYTES]>, Failure> {
         let path = self.key();
-        let wrong = |what: String, hint: &str| {
-            Failure::run(Fault::new(what).hint(hint.to_owned()))
-        };
+        let wrong = |what: String, hint: &str| Failure::run(Fault::new(what).hint(hint.to_owned()));
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -143,20 +148,32 @@ impl DataDir {
                 ));
             }
         };
-        let mode = file.metadata().map_or(0, |m| m.permissions().mode() & 0o777);
+        let mode = file
+            .metadata()
+            .map_or(0, |m| m.permissions().mode() & 0o777);
         if mode & 0o077 != 0 {
             return Err(wrong(
-                format!("the key file `{}` may be read by others (mode {mode:o})", path.display()),
+                format!(
+                    "the key file `{}` may be read by others (mode {mode:o})",
+                    path.display()
+                ),
                 "run `chmod 600` on it, and consider who could have copied it",
             ));
         }
         let mut key = Vec::new();
-        file.read_to_end(&mut key).map_err(|e| Failure::run(Fault::new(format!(
-            "cannot read the key file `{}`: {e}", path.display()))))?;
+        file.read_to_end(&mut key).map_err(|e| {
+            Failure::run(Fault::new(format!(
+                "cannot read the key file `{}`: {e}",
+                path.display()
+            )))
+        })?;
         let length = key.len();
         key.try_into().map(Some).map_err(|_| {
             wrong(
-                format!("the key file `{}` has {length} bytes, not {KEY_BYTES}", path.display()),
+                format!(
+                    "the key file `{}` has {length} bytes, not {KEY_BYTES}",
+                    path.display()
+                ),
                 "restore it from a backup; without it, the pids on the topic cannot be made again",
             )
         })
@@ -227,9 +244,7 @@ impl Policies {
             self.known.push(now.clone());
             let bytes = serde_json::to_vec_pretty(&self.known).expect("plain data");
             write_atomically(&self.path, &bytes).map_err(|e| {
-                Failure::run(
-                    Fault::new(format!("cannot write `{}`", self.path.display())).cause(e),
-                )
+                Failure::run(Fault::new(format!("cannot write `{}`", self.path.display())).cause(e))
             })?;
         }
         Ok(self.earlier(now))
@@ -237,7 +252,10 @@ impl Policies {
 }
 
 fn make_private_dir(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
 
 /// Writes `bytes` to `path` so that a reader finds the old content or the new, whatever crashes:
@@ -277,11 +295,18 @@ mod tests {
         let _lock = dir.lock().unwrap();
         let key = dir.key_or_new().unwrap();
         assert_ne!(key, [0; 32]);
-        assert_eq!(dir.key_or_new().unwrap(), key, "a second start made another key");
+        assert_eq!(
+            dir.key_or_new().unwrap(),
+            key,
+            "a second start made another key"
+        );
         let mode = fs::metadata(dir.key()).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
         fs::set_permissions(dir.key(), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(dir.read_key().is_err(), "a key that others can read was used");
+        assert!(
+            dir.read_key().is_err(),
+            "a key that others can read was used"
+        );
     }
 
     #[test]

@@ -27,8 +27,11 @@ impl Document {
     /// Where it cannot be read or is not UTF-8.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let text = std::fs::read_to_string(path).map_err(|e| {
-            let fault = Fault::new(format!("cannot read the pipeline file `{}`", path.display()))
-                .cause(&e);
+            let fault = Fault::new(format!(
+                "cannot read the pipeline file `{}`",
+                path.display()
+            ))
+            .cause(&e);
             Failure::usage(match e.kind() {
                 std::io::ErrorKind::NotFound => {
                     fault.hint("`falaj init` writes a pipeline file to start from")
@@ -36,12 +39,20 @@ impl Document {
                 _ => fault,
             })
         })?;
-        Ok(Self { path: path.to_owned(), effective: text.clone(), text })
+        Ok(Self {
+            path: path.to_owned(),
+            effective: text.clone(),
+            text,
+        })
     }
 
     /// A document that is not a file: `name` stands for it in messages.
     pub fn of_text(name: &str, text: &str) -> Self {
-        Self { path: name.into(), text: text.to_owned(), effective: text.to_owned() }
+        Self {
+            path: name.into(),
+            text: text.to_owned(),
+            effective: text.to_owned(),
+        }
     }
 
     /// Sets a value, `key=value`: the key is a dotted path, the value TOML or else plain text.
@@ -56,7 +67,9 @@ impl Document {
                     .hint("write `--set table.key=value`, for example `--set topic.partitions=8`"),
             )
         };
-        let (key, value) = assignment.split_once('=').ok_or_else(|| wrong("there is no `=`"))?;
+        let (key, value) = assignment
+            .split_once('=')
+            .ok_or_else(|| wrong("there is no `=`"))?;
         let value = toml::from_str::<toml::Table>(&format!("v = {}", value.trim()))
             .ok()
             .and_then(|mut table| table.remove("v"))
@@ -64,7 +77,10 @@ impl Document {
         let mut root: toml::Table =
             toml::from_str(&self.effective).map_err(|e| self.syntax_fault(&e))?;
         let mut keys: Vec<&str> = key.trim().split('.').collect();
-        let last = keys.pop().filter(|k| !k.is_empty()).ok_or_else(|| wrong("there is no key"))?;
+        let last = keys
+            .pop()
+            .filter(|k| !k.is_empty())
+            .ok_or_else(|| wrong("there is no key"))?;
         let mut table = &mut root;
         for key in keys {
             table = table
@@ -124,7 +140,9 @@ impl Document {
     }
 
     fn place_of(&self, path: &[&str]) -> String {
-        let span = (1..=path.len()).rev().find_map(|n| span_of(&self.text, &path[..n]));
+        let span = (1..=path.len())
+            .rev()
+            .find_map(|n| span_of(&self.text, &path[..n]));
         match span {
             Some(span) => {
                 let (line, column) = line_and_column(&self.text, span.start);
@@ -136,7 +154,9 @@ impl Document {
 
     fn syntax_fault(&self, error: &toml::de::Error) -> Failure {
         let message = error.message().to_owned();
-        let path = error.span().map_or(Vec::new(), |span| path_at(&self.effective, span.start));
+        let path = error
+            .span()
+            .map_or(Vec::new(), |span| path_at(&self.effective, span.start));
         let place = match error.span() {
             Some(span) if self.text == self.effective => {
                 let (line, column) = line_and_column(&self.text, span.start);
@@ -145,9 +165,17 @@ impl Document {
             _ => self.place_of(&path.iter().map(String::as_str).collect::<Vec<_>>()),
         };
         let table = path.split_last().map_or(String::new(), |(last, before)| {
-            let whole = if message.starts_with("unknown field") { before } else { &path[..] };
+            let whole = if message.starts_with("unknown field") {
+                before
+            } else {
+                &path[..]
+            };
             let _ = last;
-            if whole.is_empty() { String::new() } else { format!(" in [{}]", whole.join(".")) }
+            if whole.is_empty() {
+                String::new()
+            } else {
+                format!(" in [{}]", whole.join("."))
+            }
         });
         let mut fault = match unknown_key(&message) {
             Some((key, known)) => {
@@ -167,9 +195,16 @@ impl Document {
 
 /// The key and the known ones of serde's message "unknown field `x`, expected one of `a`, `b`".
 fn unknown_key(message: &str) -> Option<(&str, Vec<String>)> {
-    let rest = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))?;
+    let rest = message
+        .strip_prefix("unknown field `")
+        .or_else(|| message.strip_prefix("unknown variant `"))?;
     let (key, rest) = rest.split_once('`')?;
-    let known = rest.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    let known = rest
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect();
     Some((key, known))
 }
 
@@ -211,21 +246,31 @@ fn content_start(literal: &str) -> usize {
 
 /// Byte offset of the start of `line` (from 1) in `text`.
 fn line_start(text: &str, line: usize) -> usize {
-    text.match_indices('\n').nth(line.wrapping_sub(2)).map_or(0, |(i, _)| i + 1)
+    text.match_indices('\n')
+        .nth(line.wrapping_sub(2))
+        .map_or(0, |(i, _)| i + 1)
 }
 
 fn span_of(text: &str, path: &[&str]) -> Option<Range<usize>> {
     let table = DeTable::parse(text).ok()?;
     let (first, rest) = path.split_first()?;
     let (key, value) = entry(table.get_ref(), first)?;
-    let mut span = if rest.is_empty() { value_or_key_span(key, value) } else { value.span() };
+    let mut span = if rest.is_empty() {
+        value_or_key_span(key, value)
+    } else {
+        value.span()
+    };
     let mut value = value;
     for (i, step) in rest.iter().enumerate() {
         let last = i + 1 == rest.len();
         match value.get_ref() {
             DeValue::Table(table) => {
                 let (key, inner) = entry(table, step)?;
-                span = if last { value_or_key_span(key, inner) } else { inner.span() };
+                span = if last {
+                    value_or_key_span(key, inner)
+                } else {
+                    inner.span()
+                };
                 value = inner;
             }
             DeValue::Array(array) => {
@@ -240,14 +285,21 @@ fn span_of(text: &str, path: &[&str]) -> Option<Range<usize>> {
 
 /// Tables are named by their key; other values stand for themselves.
 fn value_or_key_span(key: Range<usize>, value: &Spanned<DeValue<'_>>) -> Range<usize> {
-    if matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_)) { key } else { value.span() }
+    if matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_)) {
+        key
+    } else {
+        value.span()
+    }
 }
 
 fn entry<'t, 'i>(
     table: &'t DeTable<'i>,
     name: &str,
 ) -> Option<(Range<usize>, &'t Spanned<DeValue<'i>>)> {
-    table.iter().find(|(k, _)| k.get_ref().as_ref() == name).map(|(k, v)| (k.span(), v))
+    table
+        .iter()
+        .find(|(k, _)| k.get_ref().as_ref() == name)
+        .map(|(k, v)| (k.span(), v))
 }
 
 /// The path of keys whose key or value covers `offset`, as deep as it goes.
@@ -299,11 +351,23 @@ mod tests {
     fn faults_carry_line_and_column_of_the_file() {
         let doc = Document::of_text("f.toml", TEXT);
         assert_eq!(place(doc.fault(&["topic", "name"], "m")), "f.toml:2:8");
-        assert_eq!(place(doc.fault(&["topic", "partitions"], "m")), "f.toml:1:2");
+        assert_eq!(
+            place(doc.fault(&["topic", "partitions"], "m")),
+            "f.toml:1:2"
+        );
         assert_eq!(place(doc.fault(&["nothing"], "m")), "f.toml");
-        assert_eq!(place(doc.fault_in_text(&["views", "a", "sql"], 1, 8, "m")), "f.toml:6:8");
-        assert_eq!(place(doc.fault_in_text(&["views", "a", "sql"], 2, 6, "m")), "f.toml:7:6");
-        assert_eq!(place(doc.fault_in_text(&["views", "b", "sql"], 1, 8, "m")), "f.toml:10:15");
+        assert_eq!(
+            place(doc.fault_in_text(&["views", "a", "sql"], 1, 8, "m")),
+            "f.toml:6:8"
+        );
+        assert_eq!(
+            place(doc.fault_in_text(&["views", "a", "sql"], 2, 6, "m")),
+            "f.toml:7:6"
+        );
+        assert_eq!(
+            place(doc.fault_in_text(&["views", "b", "sql"], 1, 8, "m")),
+            "f.toml:10:15"
+        );
     }
 
     #[test]

@@ -24,7 +24,12 @@ pub struct Fault {
 
 impl Fault {
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), place: None, causes: Vec::new(), hint: None }
+        Self {
+            message: message.into(),
+            place: None,
+            causes: Vec::new(),
+            hint: None,
+        }
     }
 
     #[must_use]
@@ -62,7 +67,10 @@ pub struct Failure {
 impl Failure {
     /// The command line or the pipeline file is wrong.
     pub fn usage(fault: Fault) -> Self {
-        Self { code: 2, faults: vec![fault] }
+        Self {
+            code: 2,
+            faults: vec![fault],
+        }
     }
 
     /// The pipeline file is wrong in several places.
@@ -72,7 +80,10 @@ impl Failure {
 
     /// Something failed while running.
     pub fn run(fault: Fault) -> Self {
-        Self { code: 1, faults: vec![fault] }
+        Self {
+            code: 1,
+            faults: vec![fault],
+        }
     }
 
     /// Something failed while running, as a stage says it.
@@ -88,7 +99,10 @@ impl Failure {
     pub fn print(&self) {
         let mut err = std::io::stderr().lock();
         for fault in &self.faults {
-            let place = fault.place.as_ref().map_or(String::new(), |p| format!(" ({p})"));
+            let place = fault
+                .place
+                .as_ref()
+                .map_or(String::new(), |p| format!(" ({p})"));
             let _ = writeln!(err, "error: {}{place}", fault.message);
             for cause in &fault.causes {
                 let _ = writeln!(err, "  cause: {cause}");

@@ -13,7 +13,7 @@ use falaj_privacy::{
     source_identity,
 };
 use falaj_record::{
-    At, Fetched, Ledger, Positions, Publication, Raw, Src, TopicLedger, ViewUpdate,
+    At, Fetched, Ledger, Positions, Publication, Raw, Src, TopicLedger, ViewKind, ViewUpdate,
 };
 use falaj_serve::{Hub, Time};
 use falaj_sinks::{Limits, Outlet, Pending, Places};
@@ -60,7 +60,7 @@ pub struct Intake {
     /// Highest position of this source that each partition had at the start.
     held: BTreeMap<i32, u64>,
     state: Arc<Mutex<SourceState>>,
-    notes: Arc<Notes>,
+    pub notes: Arc<Notes>,
 }
 
 /// Topic → views → sinks and page.
@@ -97,14 +97,19 @@ impl Intake {
     /// # Errors
     /// Where the topic cannot go on. While its disk is full or failing, this waits and tries again.
     pub async fn publish(&mut self, raws: &[Raw], passage: Passage) -> Result<(), Failure> {
-        let Passage { mut cleared, rejects, withheld } = passage;
+        let Passage {
+            mut cleared,
+            rejects,
+            withheld,
+        } = passage;
         let published = cleared.get().messages.len() as u64;
         loop {
             let held = &self.held;
             if !held.is_empty() {
                 cleared.retain(|message| {
                     let position = Src::parse(&message.src).map_or(0, |(_, position)| position);
-                    held.get(&message.partition).is_none_or(|highest| position > *highest)
+                    held.get(&message.partition)
+                        .is_none_or(|highest| position > *highest)
                 });
             }
             match self.topic.publish(cleared.clone()).await {
@@ -115,14 +120,20 @@ impl Intake {
                     tokio::time::sleep(PUBLISH_RETRY).await;
                     // Some partitions may have taken their part: those must not get it twice.
                     let source = locked(&self.state).id.clone();
-                    self.held =
-                        self.topic.highest(&source).await.map_err(|e| Failure::stage(&e))?;
+                    self.held = self
+                        .topic
+                        .highest(&source)
+                        .await
+                        .map_err(|e| Failure::stage(&e))?;
                 }
                 Err(e) => return Err(Failure::stage(&e)),
             }
         }
         self.notes.failing("topic", None);
-        self.topic.reject(&rejects).await.map_err(|e| Failure::stage(&e))?;
+        self.topic
+            .reject(&rejects)
+            .await
+            .map_err(|e| Failure::stage(&e))?;
         let offsets = self.topic.offsets().await.map_err(|e| Failure::stage(&e))?;
         if let Some(last) = raws.last() {
             let mut state = locked(&self.state);
@@ -155,7 +166,10 @@ impl Derive {
     /// # Errors
     /// Where the topic cannot be read, or retention has overtaken the views.
     pub async fn fetch(&self, bytes_max: usize, wait: Duration) -> Result<Vec<Fetched>, Failure> {
-        self.topic.fetch(&self.positions, bytes_max, wait).await.map_err(|e| Failure::stage(&e))
+        self.topic
+            .fetch(&self.positions, bytes_max, wait)
+            .await
+            .map_err(|e| Failure::stage(&e))
     }
 
     /// Whether nothing more was to be had behind what was just read.
@@ -177,7 +191,10 @@ impl Derive {
         self.ledger.duplicate += decoded.duplicates;
         let late_count = late.len() as u64;
         rejects.extend(late);
-        self.topic.reject(&rejects).await.map_err(|e| Failure::stage(&e))?;
+        self.topic
+            .reject(&rejects)
+            .await
+            .map_err(|e| Failure::stage(&e))?;
         let mut newest = None;
         for part in fetched {
             self.positions.advance(part.partition, part.next);
@@ -264,7 +281,7 @@ impl Derive {
         for update in &all {
             self.publisher.apply(update);
         }
-        self.sinks.offer(&all).await
+        self.sinks.refill(&all).await
     }
 
     /// Ends the topic's work; nothing is published after that.
@@ -295,7 +312,10 @@ impl Derive {
             views: self.views.ledger(),
         };
         let mut blobs = self.sinks.pending()?;
-        blobs.insert(VIEWS.into(), self.views.checkpoint().map_err(|e| Failure::stage(&e))?);
+        blobs.insert(
+            VIEWS.into(),
+            self.views.checkpoint().map_err(|e| Failure::stage(&e))?,
+        );
         blobs.insert(SEEN.into(), json(self.decoder.seen()));
         blobs.insert(
             PUBLISHER.into(),
@@ -327,7 +347,8 @@ impl Derive {
             }
             Err(e) => {
                 tracing::warn!(error = %e, "cannot write a checkpoint");
-                self.notes.failing("views", Some(format!("cannot write a checkpoint: {e}")));
+                self.notes
+                    .failing("views", Some(format!("cannot write a checkpoint: {e}")));
                 Ok(false)
             }
         }
@@ -372,21 +393,51 @@ fn json(state: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(state).expect("state is plain data")
 }
 
-/// The sinks of a line, each behind its own queue.
-pub struct Outlets(Vec<Arc<Outlet>>);
+/// The sinks of a line, each behind its own queue, with the views whose table was empty at the start.
+pub struct Outlets(Vec<(Arc<Outlet>, BTreeSet<String>)>);
 
 impl Outlets {
     /// Offers updates to all sinks. A full queue of row views pushes back on the topic.
     async fn offer(&self, updates: &[ViewUpdate]) -> Result<(), Failure> {
-        for outlet in &self.0 {
-            outlet.offer(updates.to_vec()).await.map_err(|e| Failure::stage(&e))?;
+        for (outlet, _) in &self.0 {
+            outlet
+                .offer(updates.to_vec())
+                .await
+                .map_err(|e| Failure::stage(&e))?;
         }
         Ok(())
     }
 
+    /// Offers each sink the current rows of the views whose table was empty at the start.
+    async fn refill(&self, all: &[ViewUpdate]) -> Result<(), Failure> {
+        for (outlet, empty) in &self.0 {
+            let owed = all
+                .iter()
+                .filter(|update| empty.contains(&update.view.name))
+                .cloned();
+            outlet
+                .offer(owed.collect())
+                .await
+                .map_err(|e| Failure::stage(&e))?;
+        }
+        Ok(())
+    }
+
+    /// Views to compute again: those asked for, and row views that a sink has no row of, since
+    /// their rows are nowhere but on the topic.
+    fn rebuild(&self, plan: &Plan) -> BTreeSet<String> {
+        let infos = plan.views.info();
+        let rows = infos
+            .iter()
+            .filter(|info| info.kind == ViewKind::Row)
+            .map(|info| &info.name);
+        let lost = rows.filter(|name| self.0.iter().any(|(_, empty)| empty.contains(*name)));
+        plan.rebuild.iter().chain(lost).cloned().collect()
+    }
+
     /// Waits until the sinks have everything, but not longer than `patience`.
     pub async fn drained(&self, patience: Duration) {
-        let all = futures::future::join_all(self.0.iter().map(|outlet| outlet.drained()));
+        let all = futures::future::join_all(self.0.iter().map(|(outlet, _)| outlet.drained()));
         if tokio::time::timeout(patience, all).await.is_err() {
             tracing::warn!("a sink has not taken all rows; the rest is kept in the checkpoint");
         }
@@ -394,8 +445,11 @@ impl Outlets {
 
     /// What each sink has not acknowledged, for the checkpoint.
     fn pending(&self) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
-        let blob = |outlet: &Arc<Outlet>| {
-            let bytes = outlet.pending().to_bytes().map_err(|e| Failure::stage(&e))?;
+        let blob = |(outlet, _): &(Arc<Outlet>, BTreeSet<String>)| {
+            let bytes = outlet
+                .pending()
+                .to_bytes()
+                .map_err(|e| Failure::stage(&e))?;
             Ok((format!("{SINK}{}", outlet.name()), bytes))
         };
         self.0.iter().map(blob).collect()
@@ -403,11 +457,14 @@ impl Outlets {
 
     /// Handles that outlive the line, for the reporter.
     pub fn handles(&self) -> Vec<Arc<Outlet>> {
-        self.0.clone()
+        self.0
+            .iter()
+            .map(|(outlet, _)| Arc::clone(outlet))
+            .collect()
     }
 
     async fn close(&self) {
-        for outlet in &self.0 {
+        for (outlet, _) in &self.0 {
             outlet.close().await;
         }
     }
@@ -424,7 +481,10 @@ pub async fn open(plan: Plan, dir: &DataDir, stop: &CancellationToken) -> Result
     let broker = falaj_topic::connect(&plan.config.topic, &dir.topic())
         .await
         .map_err(|e| Failure::stage(&e))?;
-    let topic = broker.topic(&plan.config.topic).await.map_err(|e| Failure::stage(&e))?;
+    let topic = broker
+        .topic(&plan.config.topic)
+        .await
+        .map_err(|e| Failure::stage(&e))?;
     let (checkpoints, found) = Checkpoints::open(&dir.checkpoints()).map_err(|e| {
         Failure::run(Fault::new("cannot read the checkpoints in the data directory").cause(e))
     })?;
@@ -446,7 +506,11 @@ pub async fn open(plan: Plan, dir: &DataDir, stop: &CancellationToken) -> Result
         decoder.resume(serde_json::from_slice::<Seen>(bytes).map_err(|_| unreadable(SEEN))?);
     }
     let infos = plan.views.info();
-    let hub = Hub::new(&plan.config.pipeline.name, &infos, plan.config.charts.clone());
+    let hub = Hub::new(
+        &plan.config.pipeline.name,
+        &infos,
+        plan.config.charts.clone(),
+    );
     hub.set_privacy(crate::panel::panel(&plan));
     let (k, delta_k) = (plan.policy.k(), plan.policy.delta_k());
     let publisher = match kept.blob(PUBLISHER) {
@@ -457,11 +521,17 @@ pub async fn open(plan: Plan, dir: &DataDir, stop: &CancellationToken) -> Result
         }
         None => Publisher::new(k, delta_k),
     };
-    let views = resume_views(&plan, &kept, &keys, &earlier, topic.as_ref()).await?;
-    let sinks = open_sinks(&plan, dir, &kept)?;
+    let sinks = open_sinks(&plan, dir, &kept).await?;
+    let rebuild = sinks.rebuild(&plan);
+    let views = resume_views(&plan, &rebuild, &kept, &keys, &earlier, topic.as_ref()).await?;
+    let positions = match kept.0 {
+        Some(_) => kept.positions(),
+        // Retention may have moved the start on before the first checkpoint was written.
+        None => starts(topic.as_ref()).await?,
+    };
     notes.note(|noted| {
         noted.ledger = kept.ledger();
-        noted.positions = kept.positions();
+        noted.positions = positions.clone();
     });
     let mut derive = Derive {
         decoder,
@@ -472,7 +542,7 @@ pub async fn open(plan: Plan, dir: &DataDir, stop: &CancellationToken) -> Result
         policy: plan.policy.hash().to_owned(),
         publisher,
         hub: hub.clone(),
-        positions: kept.positions(),
+        positions,
         ledger: kept.ledger().topic,
         rejects: kept.rejects(),
         source: Arc::clone(&state),
@@ -483,12 +553,27 @@ pub async fn open(plan: Plan, dir: &DataDir, stop: &CancellationToken) -> Result
         checkpoint_every: plan.config.pipeline.checkpoint.0,
         checkpoint_at: Instant::now(),
         idle_after: plan.config.pipeline.idle_after.0,
-        moved: (0..partitions.cast_signed()).map(|p| (p, Instant::now())).collect(),
+        moved: (0..partitions.cast_signed())
+            .map(|p| (p, Instant::now()))
+            .collect(),
         notes: Arc::clone(&notes),
     };
     derive.show_all().await?;
-    let intake = Intake { source, gate, topic, held, state, notes: Arc::clone(&notes) };
-    Ok(Line { intake, derive, notes, hub, lock })
+    let intake = Intake {
+        source,
+        gate,
+        topic,
+        held,
+        state,
+        notes: Arc::clone(&notes),
+    };
+    Ok(Line {
+        intake,
+        derive,
+        notes,
+        hub,
+        lock,
+    })
 }
 
 /// What the last run left.
@@ -504,7 +589,9 @@ impl Kept {
 
     /// Whether it belongs to this topic and this policy.
     async fn check(&self, plan: &Plan, topic: &dyn Topic) -> Result<(), Failure> {
-        let Some(checkpoint) = &self.0 else { return Ok(()) };
+        let Some(checkpoint) = &self.0 else {
+            return Ok(());
+        };
         let head = &checkpoint.head;
         if head.topic != topic.identity() {
             return Err(Failure::run(
@@ -541,26 +628,40 @@ impl Kept {
     }
 
     fn source(&self) -> SourceState {
-        self.0.as_ref().map(|c| c.head.source.clone()).unwrap_or_default()
+        self.0
+            .as_ref()
+            .map(|c| c.head.source.clone())
+            .unwrap_or_default()
     }
 
     fn positions(&self) -> Positions {
-        self.0.as_ref().map(|c| c.head.positions.clone()).unwrap_or_default()
+        self.0
+            .as_ref()
+            .map(|c| c.head.positions.clone())
+            .unwrap_or_default()
     }
 
     fn ledger(&self) -> Ledger {
-        self.0.as_ref().map(|c| c.head.ledger.clone()).unwrap_or_default()
+        self.0
+            .as_ref()
+            .map(|c| c.head.ledger.clone())
+            .unwrap_or_default()
     }
 
     fn rejects(&self) -> BTreeMap<String, u64> {
-        self.0.as_ref().map(|c| c.head.rejects.clone()).unwrap_or_default()
+        self.0
+            .as_ref()
+            .map(|c| c.head.rejects.clone())
+            .unwrap_or_default()
     }
 }
 
 fn unreadable(part: &str) -> Failure {
     Failure::run(
-        Fault::new(format!("the `{part}` part of the checkpoint cannot be read"))
-            .hint("it was written by another version of falaj: start anew with `falaj reset`"),
+        Fault::new(format!(
+            "the `{part}` part of the checkpoint cannot be read"
+        ))
+        .hint("it was written by another version of falaj: start anew with `falaj reset`"),
     )
 }
 
@@ -570,7 +671,9 @@ async fn open_source(plan: &Plan, stop: &CancellationToken) -> Result<Box<dyn So
         max_record: plan.config.pipeline.max_record,
         ..Opening::new(&plan.folder, stop.clone())
     };
-    falaj_source::open(&plan.config.source, opening).await.map_err(|e| Failure::stage(&e))
+    falaj_source::open(&plan.config.source, opening)
+        .await
+        .map_err(|e| Failure::stage(&e))
 }
 
 /// Sets the source to go on where the last checkpoint or the topic says, and gives its state.
@@ -584,7 +687,10 @@ async fn resume_source(
     topic: &dyn Topic,
 ) -> Result<SourceState, Failure> {
     let same = *kept.id == **id;
-    let mut state = SourceState { id: id.to_string(), ..kept };
+    let mut state = SourceState {
+        id: id.to_string(),
+        ..kept
+    };
     if !same {
         state.position = 0;
     }
@@ -601,9 +707,13 @@ async fn resume_source(
         }
         let mut next = 0;
         loop {
-            let rejects =
-                topic.rejects(next, REJECTS_READ_MAX).await.map_err(|e| Failure::stage(&e))?;
-            let Some((last, _)) = rejects.last() else { break };
+            let rejects = topic
+                .rejects(next, REJECTS_READ_MAX)
+                .await
+                .map_err(|e| Failure::stage(&e))?;
+            let Some((last, _)) = rejects.last() else {
+                break;
+            };
             next = last + 1;
             for (_, reject) in &rejects {
                 if let At::Source { source, position } = &reject.at
@@ -624,26 +734,27 @@ async fn resume_source(
 /// The views with the checkpoint's state; those to be rebuilt from the topic as far as it goes back.
 async fn resume_views(
     plan: &Plan,
+    rebuild: &BTreeSet<String>,
     kept: &Kept,
     keys: &Keys,
     earlier: &[falaj_privacy::Declarations],
     topic: &dyn Topic,
 ) -> Result<Views, Failure> {
     let mut views = plan.plan_views()?;
-    let Some(bytes) = kept.blob(VIEWS) else { return Ok(views) };
-    views.restore(bytes, &plan.rebuild).map_err(|e| Failure::stage(&e))?;
-    if plan.rebuild.is_empty() {
+    let Some(bytes) = kept.blob(VIEWS) else {
+        return Ok(views);
+    };
+    views
+        .restore(bytes, rebuild)
+        .map_err(|e| Failure::stage(&e))?;
+    if rebuild.is_empty() {
         return Ok(views);
     }
     let mut again = plan.plan_views()?;
     let mut decoder = Decoder::new(Arc::clone(&plan.policy), keys, earlier);
     let until = kept.positions();
-    let mut positions = Positions::default();
-    let mut taken = 0;
-    for offsets in topic.offsets().await.map_err(|e| Failure::stage(&e))? {
-        positions.advance(offsets.partition, offsets.start);
-        taken += offsets.start;
-    }
+    let mut positions = starts(topic).await?;
+    let taken: i64 = positions.0.values().sum();
     if taken > 0 {
         crate::stdio::say(&format!(
             "rebuild: retention already took {taken} records; the rebuilt views are without them"
@@ -665,30 +776,72 @@ async fn resume_views(
         let decoded = decoder.decode(&fetched, now_ms());
         again.push(&decoded.batch).map_err(|e| Failure::stage(&e))?;
     }
-    views.adopt(again, &plan.rebuild, &kept.ledger().topic);
+    views.adopt(again, rebuild, &kept.ledger().topic);
     Ok(views)
 }
 
-fn reached(positions: &Positions, until: &Positions) -> bool {
-    until.0.iter().all(|(partition, end)| positions.next(*partition) >= *end)
+/// The first offset that each partition still holds.
+async fn starts(topic: &dyn Topic) -> Result<Positions, Failure> {
+    let offsets = topic.offsets().await.map_err(|e| Failure::stage(&e))?;
+    Ok(Positions(
+        offsets.iter().map(|o| (o.partition, o.start)).collect(),
+    ))
 }
 
-fn open_sinks(plan: &Plan, dir: &DataDir, kept: &Kept) -> Result<Outlets, Failure> {
-    let places = Places { pipeline: &plan.folder, data: dir.path() };
+fn reached(positions: &Positions, until: &Positions) -> bool {
+    until
+        .0
+        .iter()
+        .all(|(partition, end)| positions.next(*partition) >= *end)
+}
+
+/// Opens the sinks; tables of views that are computed again are made anew.
+async fn open_sinks(plan: &Plan, dir: &DataDir, kept: &Kept) -> Result<Outlets, Failure> {
+    let places = Places {
+        pipeline: &plan.folder,
+        data: dir.path(),
+    };
     let infos = plan.views.info();
-    let open = |(name, config): (&String, &falaj_sinks::SinkConfig)| {
-        let views: Vec<_> =
-            infos.iter().filter(|view| config.views().takes(&view.name)).cloned().collect();
+    let mut stores = BTreeMap::new();
+    let mut outlets = Vec::new();
+    for (name, config) in &plan.config.sinks {
+        if let Some(other) = stores.insert(config.store(places), name) {
+            return Err(Failure::usage(
+                Fault::new(format!(
+                    "sinks `{other}` and `{name}` write to the same store"
+                ))
+                .hint("give one of them another store, or name all views in one sink"),
+            ));
+        }
+        let views: Vec<_> = infos
+            .iter()
+            .filter(|view| config.views().takes(&view.name))
+            .cloned()
+            .collect();
+        let owed: Vec<_> = views
+            .iter()
+            .filter(|view| !plan.rebuild.contains(&view.name))
+            .cloned()
+            .collect();
         let pending = kept
             .blob(&format!("{SINK}{name}"))
-            .map(|bytes| Pending::from_bytes(bytes, &views))
+            .map(|bytes| Pending::from_bytes(bytes, &owed))
             .transpose()
             .map_err(|e| Failure::stage(&e))?;
-        let outlet = Outlet::new(name, config.sink(places), views, Limits::default());
+        let mut sink = config.sink(places);
+        for view in plan
+            .rebuild
+            .iter()
+            .filter(|view| config.views().takes(view))
+        {
+            sink.drop_view(view).await.map_err(|e| Failure::stage(&e))?;
+        }
+        let prepared = sink.prepare(&views).await.map_err(|e| Failure::stage(&e))?;
+        let outlet = Outlet::new(name, sink, views, Limits::default());
         if let Some(pending) = pending {
             outlet.restore(pending);
         }
-        Ok(Arc::new(outlet))
-    };
-    plan.config.sinks.iter().map(open).collect::<Result<_, _>>().map(Outlets)
+        outlets.push((Arc::new(outlet), prepared.empty.into_iter().collect()));
+    }
+    Ok(Outlets(outlets))
 }

@@ -58,7 +58,10 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Init(args) => {
             let path = commands::init::init(&args.dir)?;
             stdio::say(&format!("wrote {}", path.display()));
-            stdio::say(&format!("hint: `falaj check {0}`, then `falaj run {0}`", path.display()));
+            stdio::say(&format!(
+                "hint: `falaj check {0}`, then `falaj run {0}`",
+                path.display()
+            ));
             Ok(())
         }
         Command::Reset(args) => {

@@ -12,10 +12,15 @@ pub fn panel(plan: &Plan) -> PrivacyPanel {
         contact: description.contact.clone(),
         k: description.k.into(),
         delta_k: description.delta_k.into(),
-        subject: plan.config.privacy.subject.as_ref().map(|subject| SubjectPanel {
-            from: subject.from.clone(),
-            required: subject.required,
-        }),
+        subject: plan
+            .config
+            .privacy
+            .subject
+            .as_ref()
+            .map(|subject| SubjectPanel {
+                from: subject.from.clone(),
+                required: subject.required,
+            }),
         fields: description
             .kept
             .iter()

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use falaj_serve::RunState;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
@@ -14,7 +15,7 @@ use crate::failure::Failure;
 use crate::line::{Derive, Intake, Line};
 
 /// Most bytes taken from the topic in one read.
-const FETCH_BYTES_MAX: usize = 8 << 20;
+const FETCH_BYTES_MAX: usize = 1 << 20;
 /// Longest wait of one read for new records; also the pace of an idle pipeline.
 const FETCH_WAIT: Duration = Duration::from_millis(50);
 /// Longest time that changed rows wait while the pipeline catches up.
@@ -38,7 +39,12 @@ pub enum Until {
 /// # Errors
 /// Where a stage cannot go on. What was acknowledged before is on disk.
 pub async fn run(line: Line, until: Until, stop: CancellationToken) -> Result<Derive, Failure> {
-    let Line { mut intake, mut derive, lock: _lock, .. } = line;
+    let Line {
+        mut intake,
+        mut derive,
+        lock: _lock,
+        ..
+    } = line;
     let ended = CancellationToken::new();
     let taking = async {
         take_in(&mut intake, &stop).await?;
@@ -66,6 +72,11 @@ async fn take_in(intake: &mut Intake, stop: &CancellationToken) -> Result<(), Fa
         let passage = intake.gate.clear(&raws, now_ms());
         intake.publish(&raws, passage).await?;
     }
+    if stop.is_cancelled() {
+        intake
+            .notes
+            .note(|noted| noted.state = Some(RunState::Stopping));
+    }
     Ok(())
 }
 
@@ -79,7 +90,10 @@ async fn derive_views(derive: &mut Derive, ended: &CancellationToken) -> Result<
         let at_end = fetched.is_empty();
         if !at_end {
             let decoded = derive.decoder.decode(&fetched, now_ms());
-            derive.views.push(&decoded.batch).map_err(|e| Failure::stage(&e))?;
+            derive
+                .views
+                .push(&decoded.batch)
+                .map_err(|e| Failure::stage(&e))?;
             derive.count(&fetched, decoded).await?;
         }
         if at_end || drained.elapsed() >= DRAIN_EVERY || derive.is_near_end(&fetched) {

@@ -55,7 +55,10 @@ impl Plan {
             Err(errors) => {
                 faults.extend(errors.iter().map(|error| {
                     let path: Vec<&str> = error.place.iter().map(String::as_str).collect();
-                    with_hint(document.fault(&path, format!("{} [{}]", error, error.code())), error)
+                    with_hint(
+                        document.fault(&path, format!("{} [{}]", error, error.code())),
+                        error,
+                    )
                 }));
                 return Err(Failure::file(faults));
             }
@@ -87,7 +90,10 @@ impl Plan {
         for (i, chart) in config.charts.iter().enumerate() {
             faults.extend(chart.check(&infos).into_iter().map(|error| {
                 let i = i.to_string();
-                with_hint(document.fault(&["charts", &i, error.key()], error.to_string()), &error)
+                with_hint(
+                    document.fault(&["charts", &i, error.key()], error.to_string()),
+                    &error,
+                )
             }));
         }
         if !faults.is_empty() {
@@ -108,9 +114,8 @@ impl Plan {
     /// # Errors
     /// None that [`Plan::of`] did not find.
     pub fn plan_views(&self) -> Result<Views, Failure> {
-        plan_views(&self.config, &self.policy).map_err(|errors| {
-            Failure::file(errors.iter().map(|e| Fault::from_error(e)).collect())
-        })
+        plan_views(&self.config, &self.policy)
+            .map_err(|errors| Failure::file(errors.iter().map(|e| Fault::from_error(e)).collect()))
     }
 
     /// Whether every view is computed again.
@@ -144,7 +149,10 @@ fn plan_views(config: &Config, policy: &Policy) -> Result<Views, Vec<ViewError>>
     let specs: Vec<ViewSpec> = config
         .views
         .iter()
-        .map(|(name, view)| ViewSpec { name: name.clone(), sql: view.sql.clone() })
+        .map(|(name, view)| ViewSpec {
+            name: name.clone(),
+            sql: view.sql.clone(),
+        })
         .collect();
     let options = ViewOptions {
         lateness: config.pipeline.lateness.0,
@@ -166,7 +174,10 @@ fn names(document: &Document, config: &Config) -> Vec<Fault> {
     if name.is_empty() || name.len() > 100 || !name.chars().all(plain) || name.starts_with('.') {
         faults.push(
             document
-                .fault(&["pipeline", "name"], format!("`{name}` is no name for a pipeline"))
+                .fault(
+                    &["pipeline", "name"],
+                    format!("`{name}` is no name for a pipeline"),
+                )
                 .hint("use letters, digits, `.`, `_` and `-`, for example `random-users`"),
         );
     }
@@ -176,9 +187,13 @@ fn names(document: &Document, config: &Config) -> Vec<Fault> {
 fn sinks(document: &Document, config: &Config, views: &[Arc<ViewInfo>]) -> Vec<Fault> {
     let known: Vec<String> = views.iter().map(|v| v.name.clone()).collect();
     let unknown = |(sink, settings): (&String, &SinkConfig)| {
-        let name = settings.views().unknown(|name| known.iter().any(|k| k == name))?;
-        let fault = document
-            .fault(&["sinks", sink, "views"], format!("sink `{sink}`: there is no view `{name}`"));
+        let name = settings
+            .views()
+            .unknown(|name| known.iter().any(|k| k == name))?;
+        let fault = document.fault(
+            &["sinks", sink, "views"],
+            format!("sink `{sink}`: there is no view `{name}`"),
+        );
         Some(match nearest(name, &known) {
             Some(near) => fault.hint(format!("did you mean `{near}`?")),
             None => fault.hint(format!("the pipeline has: {}", known.join(", "))),

@@ -54,14 +54,22 @@ pub struct Notes(Mutex<Noted>);
 impl Notes {
     /// Writes something down.
     pub fn note<T>(&self, write: impl FnOnce(&mut Noted) -> T) -> T {
-        write(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        write(
+            &mut self
+                .0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
     }
 
     /// A stage cannot go on for now; `None` says that it can again.
     pub fn failing(&self, stage: &'static str, why: Option<String>) {
         self.note(|noted| match why {
             Some(why) => {
-                let since = noted.failing.get(stage).map_or_else(Time::now, |(_, since)| *since);
+                let since = noted
+                    .failing
+                    .get(stage)
+                    .map_or_else(Time::now, |(_, since)| *since);
                 noted.failing.insert(stage, (why, since));
             }
             None => {
@@ -88,7 +96,11 @@ pub struct Reporter {
 
 impl Reporter {
     pub fn new(pipeline: &str) -> Self {
-        Self { pipeline: pipeline.to_owned(), started: Time::now(), samples: VecDeque::new() }
+        Self {
+            pipeline: pipeline.to_owned(),
+            started: Time::now(),
+            samples: VecDeque::new(),
+        }
     }
 
     /// The status of this moment.
@@ -110,18 +122,26 @@ impl Reporter {
             ]
             .map(|(name, count)| (name.to_owned(), count))
             .into();
-            counts.extend(sinks.iter().map(|s| (format!("sink:{}", s.sink), s.written_rows)));
+            counts.extend(
+                sinks
+                    .iter()
+                    .map(|s| (format!("sink:{}", s.sink), s.written_rows)),
+            );
             self.sample(counts.clone());
             let stages = ["source", "gate", "topic", "views"]
                 .map(|name| self.stage(name, counts[name], noted, source));
             let positions = positions(noted);
+            let ended = source.state == SourceState::Ended && positions.iter().all(|p| p.lag == 0);
             Status {
                 pipeline: self.pipeline.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 at: now,
                 started: self.started,
                 uptime: self.started.until(now),
-                state: noted.state.unwrap_or(RunState::Starting),
+                state: match noted.state {
+                    Some(RunState::Running) if ended => RunState::CaughtUp,
+                    state => state.unwrap_or(RunState::Starting),
+                },
                 stages: stages.into(),
                 source: Some(SourceStatus {
                     kind: kind.to_owned(),
@@ -140,12 +160,14 @@ impl Reporter {
                 rejects: noted.rejects.clone(),
                 late: noted.late,
                 withheld: noted.withheld,
-                checkpoint: noted.checkpoint.map(|(at, bytes, duration_ms)| CheckpointStatus {
-                    at,
-                    age: at.until(now),
-                    bytes,
-                    duration_ms,
-                }),
+                checkpoint: noted
+                    .checkpoint
+                    .map(|(at, bytes, duration_ms)| CheckpointStatus {
+                        at,
+                        age: at.until(now),
+                        bytes,
+                        duration_ms,
+                    }),
                 ledger: noted.ledger.clone(),
                 process: process(),
             }
@@ -156,19 +178,28 @@ impl Reporter {
         if self.samples.len() == RATE_SAMPLES {
             self.samples.pop_front();
         }
-        self.samples.push_back(Sample { at: Some(Instant::now()), counts });
+        self.samples.push_back(Sample {
+            at: Some(Instant::now()),
+            counts,
+        });
     }
 
     /// Events a second between the oldest and the newest sample.
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no 53 bits")]
     fn rate(&self, name: &str) -> f64 {
-        let (Some(old), Some(new)) = (self.samples.front(), self.samples.back()) else { return 0.0 };
+        let (Some(old), Some(new)) = (self.samples.front(), self.samples.back()) else {
+            return 0.0;
+        };
         let seconds = match (old.at, new.at) {
             (Some(old), Some(new)) => (new - old).as_secs_f64(),
             _ => 0.0,
         };
         let count = |s: &Sample| s.counts.get(name).copied().unwrap_or(0);
-        if seconds > 0.0 { count(new).saturating_sub(count(old)) as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 {
+            count(new).saturating_sub(count(old)) as f64 / seconds
+        } else {
+            0.0
+        }
     }
 
     fn stage(
@@ -180,13 +211,22 @@ impl Reporter {
     ) -> StageStatus {
         let (state, detail, since) = match noted.failing.get(name) {
             Some((why, since)) => (Working::Failing, Some(why.clone()), *since),
-            None if name == "source" => {
-                (source_state(source.state), source_detail(source), self.started)
-            }
+            None if name == "source" => (
+                source_state(source.state),
+                source_detail(source),
+                self.started,
+            ),
             None => (Working::Ok, None, self.started),
         };
         let name = name.to_owned();
-        StageStatus { rate: self.rate(&name), name, state, detail, since, records_total }
+        StageStatus {
+            rate: self.rate(&name),
+            name,
+            state,
+            detail,
+            since,
+            records_total,
+        }
     }
 
     fn sink(&self, status: &OutletStatus) -> SinkStatus {
@@ -265,7 +305,12 @@ fn process() -> ProcessStatus {
     let stat = read("/proc/self/stat");
     // The name in brackets may hold blanks; user and system time are the 12th and 13th after it.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|f| f.parse::<u64>().ok())
+        .sum();
     ProcessStatus {
         rss_bytes: rss_kb * 1024,
         cpu_seconds: ticks as f64 / TICKS_PER_SECOND,

@@ -19,7 +19,10 @@ pub fn say(line: &str) {
 
 /// Something that is allowed, but should be known.
 pub fn warn(fault: &Fault) {
-    let place = fault.place.as_ref().map_or(String::new(), |p| format!(" ({p})"));
+    let place = fault
+        .place
+        .as_ref()
+        .map_or(String::new(), |p| format!(" ({p})"));
     say(&format!("warning: {}{place}", fault.message));
     if let Some(hint) = &fault.hint {
         say(&format!("hint: {hint}"));

@@ -61,7 +61,10 @@ fn lines(plan: &Plan) -> Vec<String> {
     ));
     let panel = panel(plan);
     if let Some(subject) = &panel.subject {
-        lines.push(format!("  subject {} becomes a pid; it is never stored", subject.from));
+        lines.push(format!(
+            "  subject {} becomes a pid; it is never stored",
+            subject.from
+        ));
     }
     for field in &panel.fields {
         lines.push(format!(
@@ -75,13 +78,20 @@ fn lines(plan: &Plan) -> Vec<String> {
         panel.k, panel.delta_k
     ));
     for view in plan.views.info() {
-        let columns: Vec<String> =
-            view.columns.iter().map(|c| format!("{} {}", c.name, c.type_name())).collect();
+        let columns: Vec<String> = view
+            .columns
+            .iter()
+            .map(|c| format!("{} {}", c.name, c.type_name()))
+            .collect();
         let published = match view.kind {
             falaj_record::ViewKind::Aggregate => "published",
             falaj_record::ViewKind::Row => "never published",
         };
-        lines.push(format!("  view    {} ({}), {published}", view.name, columns.join(", ")));
+        lines.push(format!(
+            "  view    {} ({}), {published}",
+            view.name,
+            columns.join(", ")
+        ));
     }
     for (name, sink) in &config.sinks {
         lines.push(format!("  sink    {name} ({})", sink.kind()));

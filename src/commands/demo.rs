@@ -39,7 +39,10 @@ pub async fn demo(args: cli::Demo) -> Result<(), Failure> {
     for assignment in [
         "pipeline.name=\"demo\"".to_owned(),
         format!("source.http.url=\"http://{}/api/\"", api.addr()),
-        format!("source.http.query.results={}", (args.rate / polls).min(5000)),
+        format!(
+            "source.http.query.results={}",
+            (args.rate / polls).min(5000)
+        ),
         format!("source.http.every=\"{}ms\"", 1000 / polls),
         "topic.retention=\"1d\"".to_owned(),
     ] {
@@ -64,7 +67,16 @@ pub async fn demo(args: cli::Demo) -> Result<(), Failure> {
         address: (falaj_serve::DEFAULT_ADDRESS.ip(), args.port).into(),
         ..Listen::default()
     };
-    let over = supervise(plan, Terms { data_dir, listen, until: Until::Stopped }, &stop).await;
+    let over = supervise(
+        plan,
+        Terms {
+            data_dir,
+            listen,
+            until: Until::Stopped,
+        },
+        &stop,
+    )
+    .await;
     api.shutdown().await;
     over
 }

@@ -16,8 +16,16 @@ pub fn init(folder: &Path) -> Result<std::path::PathBuf, Failure> {
     let path = folder.join("falaj.toml");
     let write = || {
         std::fs::create_dir_all(folder)?;
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
-        file.write_all(EXAMPLE.replace("k = 5 ", "k = 10").replace("delta_k = 5 ", "delta_k = 10").as_bytes())
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        file.write_all(
+            EXAMPLE
+                .replace("k = 5 ", "k = 10")
+                .replace("delta_k = 5 ", "delta_k = 10")
+                .as_bytes(),
+        )
     };
     match write() {
         Ok(()) => Ok(path),

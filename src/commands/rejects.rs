@@ -18,10 +18,13 @@ const READ_BYTES_MAX: usize = 1 << 20;
 /// Where the pipeline file is wrong, or its rejects cannot be read.
 pub async fn list(args: cli::RejectsList) -> Result<(), Failure> {
     let plan = plan::load(&args.pipeline.pipeline, &args.pipeline.set).await?;
-    let dir = DataDir::locate(args.pipeline.data_dir.as_deref(), &plan.config.pipeline.name)?;
+    let dir = DataDir::locate(
+        args.pipeline.data_dir.as_deref(),
+        &plan.config.pipeline.name,
+    )?;
     let name = rejects_topic(&plan.config.topic.name);
-    let Some(mut topic) = Follower::open(&dir.topic(), &name, READ_BYTES_MAX)
-        .map_err(|e| Failure::stage(&e))?
+    let Some(mut topic) =
+        Follower::open(&dir.topic(), &name, READ_BYTES_MAX).map_err(|e| Failure::stage(&e))?
     else {
         return Ok(());
     };
@@ -30,9 +33,15 @@ pub async fn list(args: cli::RejectsList) -> Result<(), Failure> {
         if fetched.is_empty() {
             return Ok(());
         }
-        for value in fetched.iter().flat_map(|part| &part.messages).filter_map(|m| m.value.as_ref()) {
+        for value in fetched
+            .iter()
+            .flat_map(|part| &part.messages)
+            .filter_map(|m| m.value.as_ref())
+        {
             // Others may write to the topic: what is no reject is not listed.
-            let Ok(reject) = serde_json::from_slice::<Reject>(value) else { continue };
+            let Ok(reject) = serde_json::from_slice::<Reject>(value) else {
+                continue;
+            };
             if args.json {
                 stdio::data(&serde_json::to_string(&reject).expect("a reject is plain data"));
             } else {
@@ -47,7 +56,13 @@ fn line(reject: &Reject) -> String {
         At::Source { source, position } => format!("{source} record {position}"),
         At::Topic { partition, offset } => format!("topic {partition}/{offset}"),
     };
-    let path = reject.path.as_ref().map_or(String::new(), |p| format!(" at `{p}`"));
+    let path = reject
+        .path
+        .as_ref()
+        .map_or(String::new(), |p| format!(" at `{p}`"));
     let time = rfc3339(reject.time_ms * 1000);
-    format!("{time}  {at}  {}{path}, {} bytes", reject.reason, reject.length)
+    format!(
+        "{time}  {at}  {}{path}, {} bytes",
+        reject.reason, reject.length
+    )
 }

@@ -33,7 +33,11 @@ pub struct Terms {
 pub async fn run(args: cli::Run) -> Result<(), Failure> {
     let mut plan = plan::load(&args.pipeline.pipeline, &args.pipeline.set).await?;
     plan.rebuild(&args.rebuild)?;
-    let until = if args.until_caught_up { Until::CaughtUp } else { Until::Stopped };
+    let until = if args.until_caught_up {
+        Until::CaughtUp
+    } else {
+        Until::Stopped
+    };
     if until == Until::CaughtUp && !plan.config.source.finite() {
         return Err(Failure::usage(
             Fault::new(format!(
@@ -43,38 +47,54 @@ pub async fn run(args: cli::Run) -> Result<(), Failure> {
             .hint("leave the option out and stop falaj with Ctrl-C, or read from `[source.file]`"),
         ));
     }
-    let data_dir =
-        DataDir::locate(args.pipeline.data_dir.as_deref(), &plan.config.pipeline.name)?;
+    let data_dir = DataDir::locate(
+        args.pipeline.data_dir.as_deref(),
+        &plan.config.pipeline.name,
+    )?;
     let listen = Listen {
         address: args.listen.unwrap_or_else(|| {
             // A finite run is over before anybody looks; it takes no fixed port by itself.
-            let port = if until == Until::CaughtUp { 0 } else { falaj_serve::DEFAULT_ADDRESS.port() };
+            let port = if until == Until::CaughtUp {
+                0
+            } else {
+                falaj_serve::DEFAULT_ADDRESS.port()
+            };
             SocketAddr::new(falaj_serve::DEFAULT_ADDRESS.ip(), port)
         }),
         insecure: args.insecure,
         ..Listen::default()
     };
-    supervise(plan, Terms { data_dir, listen, until }, &stop_on_signal()?).await
+    supervise(
+        plan,
+        Terms {
+            data_dir,
+            listen,
+            until,
+        },
+        &stop_on_signal()?,
+    )
+    .await
 }
 
 /// Runs a plan until it is over: page, status and line together.
 ///
 /// # Errors
 /// Where something cannot be opened or a stage cannot go on.
-pub async fn supervise(
-    plan: Plan,
-    terms: Terms,
-    stop: &CancellationToken,
-) -> Result<(), Failure> {
+pub async fn supervise(plan: Plan, terms: Terms, stop: &CancellationToken) -> Result<(), Failure> {
     for warning in &plan.warnings {
         stdio::warn(warning);
     }
-    let Terms { data_dir, listen, until } = terms;
+    let Terms {
+        data_dir,
+        listen,
+        until,
+    } = terms;
     let name = plan.config.pipeline.name.clone();
     let kind = plan.config.source.kind();
     let line = line::open(plan, &data_dir, stop).await?;
-    let server =
-        Server::bind(&listen, line.hub.clone()).await.map_err(|e| Failure::stage(&e))?;
+    let server = Server::bind(&listen, line.hub.clone())
+        .await
+        .map_err(|e| Failure::stage(&e))?;
     stdio::say(&format!("dashboard: {}", server.url()));
     let address = data_dir.address();
     if let Err(e) = write_atomically(&address, server.address().to_string().as_bytes()) {
@@ -82,7 +102,12 @@ pub async fn supervise(
     }
     let served = CancellationToken::new();
     let serving = tokio::spawn(server.run(served.clone()));
-    let reporting = tokio::spawn(report(Reporter::new(&name), kind, Watched::of(&line), served.clone()));
+    let reporting = tokio::spawn(report(
+        Reporter::new(&name),
+        kind,
+        Watched::of(&line),
+        served.clone(),
+    ));
 
     let over = pipeline::run(line, until, stop.clone()).await;
     served.cancel();
@@ -94,9 +119,9 @@ pub async fn supervise(
     let ledger = derive.ledger();
     if let Some(wrong) = ledger.imbalance() {
         return Err(Failure::run(
-            Fault::new("the ledger does not balance")
-                .cause(wrong)
-                .hint("this is a fault of falaj: please report it with the data directory's checkpoint"),
+            Fault::new("the ledger does not balance").cause(wrong).hint(
+                "this is a fault of falaj: please report it with the data directory's checkpoint",
+            ),
         ));
     }
     if until == Until::CaughtUp {
@@ -115,7 +140,8 @@ struct Watched {
 
 impl Watched {
     fn of(line: &Line) -> Self {
-        line.notes.note(|noted| noted.state = Some(RunState::Running));
+        line.notes
+            .note(|noted| noted.state = Some(RunState::Running));
         Self {
             notes: Arc::clone(&line.notes),
             hub: line.hub.clone(),
@@ -135,7 +161,9 @@ async fn report(
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         let source = watched.source.borrow().clone();
         let sinks: Vec<_> = watched.sinks.iter().map(|s| s.status()).collect();
-        watched.hub.set_status(reporter.status(&watched.notes, (kind, &source), &sinks));
+        watched
+            .hub
+            .set_status(reporter.status(&watched.notes, (kind, &source), &sinks));
     }
 }
 
@@ -148,8 +176,10 @@ pub fn stop_on_signal() -> Result<CancellationToken, Failure> {
     let open = |kind| {
         signal(kind).map_err(|e| Failure::run(Fault::new("cannot listen for signals").cause(e)))
     };
-    let (mut interrupt, mut terminate) =
-        (open(SignalKind::interrupt())?, open(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        open(SignalKind::interrupt())?,
+        open(SignalKind::terminate())?,
+    );
     let stop = CancellationToken::new();
     let token = stop.clone();
     tokio::spawn(async move {

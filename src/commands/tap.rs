@@ -57,10 +57,19 @@ pub async fn tap(args: cli::Tap) -> Result<(), Failure> {
         )
     })?;
     let earlier = Policies::open(&dir)?.earlier(plan.policy.declarations());
-    let decoder =
-        Decoder::new(Arc::clone(&plan.policy), &Keys::new(&Key::new(key)), &earlier);
+    let decoder = Decoder::new(
+        Arc::clone(&plan.policy),
+        &Keys::new(&Key::new(key)),
+        &earlier,
+    );
     let view = (args.at != "topic").then_some(args.at);
-    let mut tap = Tap { decoder, views: plan.views, view, json: args.json, left: args.limit };
+    let mut tap = Tap {
+        decoder,
+        views: plan.views,
+        view,
+        json: args.json,
+        left: args.limit,
+    };
     let stop = stop_on_signal()?;
     while tap.left != Some(0) && !stop.is_cancelled() {
         let running = dir.is_locked();
@@ -68,7 +77,9 @@ pub async fn tap(args: cli::Tap) -> Result<(), Failure> {
         if !fetched.is_empty() {
             tap.show(&fetched)?;
         } else if running {
-            let _ = stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await;
+            let _ = stop
+                .run_until_cancelled(tokio::time::sleep(LOOK_EVERY))
+                .await;
         } else {
             break;
         }
@@ -93,14 +104,18 @@ impl Tap {
             self.records(fetched, decoded.batch.get());
             return Ok(());
         };
-        self.views.push(&decoded.batch).map_err(|e| Failure::stage(&e))?;
+        self.views
+            .push(&decoded.batch)
+            .map_err(|e| Failure::stage(&e))?;
         let updates = self.views.drain(now_us()).map_err(|e| Failure::stage(&e))?;
         for update in updates.iter().filter(|update| update.view.name == *view) {
             for row in 0..update.rows.num_rows() {
                 let names = update.view.columns.iter().map(|c| c.name.as_str());
                 let values = update.rows.columns().iter().map(|c| Value::at(c, row));
-                let line: Map<_, _> =
-                    names.zip(values).map(|(n, v)| (n.to_owned(), v.json())).collect();
+                let line: Map<_, _> = names
+                    .zip(values)
+                    .map(|(n, v)| (n.to_owned(), v.json()))
+                    .collect();
                 if !line_out(&mut self.left, self.json, "", line) {
                     return Ok(());
                 }
@@ -113,7 +128,11 @@ impl Tap {
     fn records(&mut self, fetched: &[Fetched], batch: &Batch) {
         let sources: BTreeMap<(i32, i64), &Message> = fetched
             .iter()
-            .flat_map(|part| part.messages.iter().map(|m| ((part.partition, m.offset), m)))
+            .flat_map(|part| {
+                part.messages
+                    .iter()
+                    .map(|m| ((part.partition, m.offset), m))
+            })
             .collect();
         let columns = batch.0.columns();
         let schema = batch.0.schema();
@@ -131,7 +150,9 @@ impl Tap {
                 }
             }
             let text = |part: Option<&Bytes>| {
-                part.map_or(Json::Null, |b| String::from_utf8_lossy(b).into_owned().into())
+                part.map_or(Json::Null, |b| {
+                    String::from_utf8_lossy(b).into_owned().into()
+                })
             };
             let message = sources.get(&place);
             let timestamp = time.map(rfc3339).unwrap_or_default();

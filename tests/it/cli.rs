@@ -5,7 +5,10 @@ use std::path::Path;
 use crate::harness::{Workplace, output, repository, stderr, stdout};
 
 fn example() -> String {
-    repository().join("examples/random-users/falaj.toml").display().to_string()
+    repository()
+        .join("examples/random-users/falaj.toml")
+        .display()
+        .to_string()
 }
 
 /// Exit code and stderr of `falaj check` on the example with `from` replaced by `to`, the
@@ -36,20 +39,70 @@ fn the_example_is_in_order() {
 fn every_mistake_is_named_with_its_place_and_a_next_step() {
     let cases = [
         // (what is replaced, by what, what must be said, what must be hinted)
-        ("retention  = \"7d\"", "reteniton = \"7d\"", "unknown key `reteniton` in [topic] (falaj.toml:17:1)", "did you mean `retention`?"),
+        (
+            "retention  = \"7d\"",
+            "reteniton = \"7d\"",
+            "unknown key `reteniton` in [topic] (falaj.toml:17:1)",
+            "did you mean `retention`?",
+        ),
         ("k = 5 ", "k = \"five\" ", "(falaj.toml:22:5)", ""),
         ("every   = \"5s\"", "every = 5", "(falaj.toml:11:9)", ""),
-        ("every   = \"5s\"", "every = \"5 parsecs\"", "is not a length of time", ""),
-        ("SELECT nat, count(*) AS users FROM records GROUP BY nat", "SELEC nat FROM records", "(falaj.toml:43:8)", "hint:"),
-        ("SELECT nat, count(*)", "SELECT phone, count(*)", "(falaj.toml:43:15)", "hint:"),
-        ("FROM records GROUP BY window", "FROM records GROUP BY windw", "(falaj.toml:48:23)", "hint:"),
+        (
+            "every   = \"5s\"",
+            "every = \"5 parsecs\"",
+            "is not a length of time",
+            "",
+        ),
+        (
+            "SELECT nat, count(*) AS users FROM records GROUP BY nat",
+            "SELEC nat FROM records",
+            "(falaj.toml:43:8)",
+            "hint:",
+        ),
+        (
+            "SELECT nat, count(*)",
+            "SELECT phone, count(*)",
+            "(falaj.toml:43:15)",
+            "hint:",
+        ),
+        (
+            "FROM records GROUP BY window",
+            "FROM records GROUP BY windw",
+            "(falaj.toml:48:23)",
+            "hint:",
+        ),
         ("from = \"nat\", ", "from = \"phone\", ", "phone", "hint:"),
-        ("from = \"nat\", ", "from = \"login.uuid\", ", "login", "hint:"),
-        ("from = \"nat\",     type = \"string\", class = \"quasi\"", "from = \"name.first\", type = \"string\", class = \"direct\"", "[P102]", "hint:"),
-        ("type = \"bar\"\nx = \"nat\"", "type = \"bar\"\nx = \"nta\"", "nta", "hint: did you mean `nat`"),
-        ("views = [\"*\"]", "views = [\"usres\"]", "there is no view `usres`", "did you mean `users`?"),
+        (
+            "from = \"nat\", ",
+            "from = \"login.uuid\", ",
+            "login",
+            "hint:",
+        ),
+        (
+            "from = \"nat\",     type = \"string\", class = \"quasi\"",
+            "from = \"name.first\", type = \"string\", class = \"direct\"",
+            "[P102]",
+            "hint:",
+        ),
+        (
+            "type = \"bar\"\nx = \"nat\"",
+            "type = \"bar\"\nx = \"nta\"",
+            "nta",
+            "hint: did you mean `nat`",
+        ),
+        (
+            "views = [\"*\"]",
+            "views = [\"usres\"]",
+            "there is no view `usres`",
+            "did you mean `users`?",
+        ),
         ("type  = \"sqlite\"", "type  = \"sqlight\"", "sqlight", ""),
-        ("name = \"random-users\"", "name = \"../etc\"", "is no name for a pipeline (falaj.toml:5:8)", "hint:"),
+        (
+            "name = \"random-users\"",
+            "name = \"../etc\"",
+            "is no name for a pipeline (falaj.toml:5:8)",
+            "hint:",
+        ),
         ("[fields]", "[fields", "falaj.toml:35", ""),
     ];
     for (from, to, said, hinted) in cases {
@@ -63,14 +116,24 @@ fn every_mistake_is_named_with_its_place_and_a_next_step() {
 
 #[test]
 fn a_missing_file_a_wrong_option_and_a_missing_command_are_usage_errors() {
-    for args in [&["run", "nothing.toml"][..], &["run"], &["fly"], &["check", "x", "--nothing"], &[]] {
+    for args in [
+        &["run", "nothing.toml"][..],
+        &["run"],
+        &["fly"],
+        &["check", "x", "--nothing"],
+        &[],
+    ] {
         let run = output(args);
         assert_eq!(run.status.code(), Some(2), "{args:?}: {}", stderr(&run));
         assert!(!stderr(&run).is_empty(), "{args:?}");
     }
     let run = output(["run", &example(), "--until-caught-up"]);
     assert_eq!(run.status.code(), Some(2));
-    assert!(stderr(&run).contains("needs a source that ends"), "{}", stderr(&run));
+    assert!(
+        stderr(&run).contains("needs a source that ends"),
+        "{}",
+        stderr(&run)
+    );
     let run = output(["run", &example(), "--rebuild", "usres"]);
     assert_eq!(run.status.code(), Some(2), "{}", stderr(&run));
 }
@@ -78,11 +141,17 @@ fn a_missing_file_a_wrong_option_and_a_missing_command_are_usage_errors() {
 #[test]
 fn a_port_in_use_and_an_unusable_data_directory_fail_with_a_hint() {
     let place = Workplace::new();
-    place.write("in.ndjson", b"{\"nat\":\"DE\",\"email\":\"a@example.com\"}\n");
+    place.write(
+        "in.ndjson",
+        b"{\"nat\":\"DE\",\"email\":\"a@example.com\"}\n",
+    );
     let pipeline = place.pipeline("[source.file]\npath = \"in.ndjson\"");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let (pipeline, data) = (pipeline.display().to_string(), place.data().display().to_string());
+    let (pipeline, data) = (
+        pipeline.display().to_string(),
+        place.data().display().to_string(),
+    );
     let run = output(["run", &pipeline, "--listen", &address, "--data-dir", &data]);
     assert_eq!(run.status.code(), Some(1));
     let said = stderr(&run);
@@ -90,10 +159,20 @@ fn a_port_in_use_and_an_unusable_data_directory_fail_with_a_hint() {
 
     let file = place.write("a-file", b"");
     let below = file.join("data").display().to_string();
-    let run = output(["run", &pipeline, "--listen", "127.0.0.1:0", "--data-dir", &below]);
+    let run = output([
+        "run",
+        &pipeline,
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        &below,
+    ]);
     assert_eq!(run.status.code(), Some(1));
     let said = stderr(&run);
-    assert!(said.contains("data directory") && said.contains("hint:"), "{said}");
+    assert!(
+        said.contains("data directory") && said.contains("hint:"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -108,18 +187,28 @@ fn init_writes_a_file_that_passes_and_never_writes_over_one() {
     assert_eq!(checked.status.code(), Some(0), "{}", stderr(&checked));
     let again = output(["init", &folder]);
     assert_eq!(again.status.code(), Some(1));
-    assert!(stderr(&again).contains("there already"), "{}", stderr(&again));
+    assert!(
+        stderr(&again).contains("there already"),
+        "{}",
+        stderr(&again)
+    );
 }
 
 #[test]
 fn reset_forgets_everything_and_asks_first() {
     let place = Workplace::new();
-    place.write("in.ndjson", b"{\"nat\":\"DE\",\"email\":\"a@example.com\"}\n");
+    place.write(
+        "in.ndjson",
+        b"{\"nat\":\"DE\",\"email\":\"a@example.com\"}\n",
+    );
     let pipeline = place.pipeline("[source.file]\npath = \"in.ndjson\"");
     place.run_to_end(&pipeline, &[]);
     let foreign = place.data().join("notes.txt");
     std::fs::write(&foreign, "not falaj's").unwrap();
-    let (pipeline, data) = (pipeline.display().to_string(), place.data().display().to_string());
+    let (pipeline, data) = (
+        pipeline.display().to_string(),
+        place.data().display().to_string(),
+    );
     let refused = output(["reset", &pipeline, "--data-dir", &data]);
     assert_eq!(refused.status.code(), Some(2), "it did not ask");
     assert!(place.sqlite().is_file());
@@ -139,7 +228,10 @@ fn the_schema_in_the_docs_is_the_one_that_falaj_prints() {
         std::fs::write(&kept, &printed).unwrap();
     }
     let kept = std::fs::read_to_string(kept).unwrap_or_default();
-    assert!(kept == printed, "docs/reference/pipeline.schema.json is old: run the test with UPDATE=1");
+    assert!(
+        kept == printed,
+        "docs/reference/pipeline.schema.json is old: run the test with UPDATE=1"
+    );
 }
 
 #[test]

@@ -15,7 +15,11 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The binary under test.
 pub fn falaj<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(args: I) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_falaj"));
-    command.args(args).env_remove("FALAJ_LOG").env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+        .args(args)
+        .env_remove("FALAJ_LOG")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null());
     command
 }
 
@@ -39,14 +43,22 @@ pub fn repository() -> &'static Path {
 
 /// Recorded replies of the Random User API, where there are any on this machine.
 pub fn samples() -> Option<PathBuf> {
-    let folder = std::env::var_os("FALAJ_SAMPLES")
-        .map_or_else(|| repository().join("../shared/data/random-users"), PathBuf::from);
+    let folder = std::env::var_os("FALAJ_SAMPLES").map_or_else(
+        || repository().join("../shared/data/random-users"),
+        PathBuf::from,
+    );
     let file = folder.join("records.ndjson");
     if file.is_file() {
         return Some(file);
     }
-    eprintln!("SKIPPED: no recorded replies in `{}` (set FALAJ_SAMPLES)", folder.display());
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI must not skip this test");
+    eprintln!(
+        "SKIPPED: no recorded replies in `{}` (set FALAJ_SAMPLES)",
+        folder.display()
+    );
+    assert!(
+        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "CI must not skip this test"
+    );
     None
 }
 
@@ -57,7 +69,9 @@ pub struct Workplace {
 
 impl Workplace {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -74,8 +88,9 @@ impl Workplace {
 
     /// Writes the example's pipeline with `source` (TOML) in place of its own source.
     pub fn pipeline(&self, source: &str) -> PathBuf {
-        let example = std::fs::read_to_string(repository().join("examples/random-users/falaj.toml"))
-            .expect("the example is there");
+        let example =
+            std::fs::read_to_string(repository().join("examples/random-users/falaj.toml"))
+                .expect("the example is there");
         let start = example.find("[source.http]").expect("the example's source");
         let end = example.find("[topic]").expect("the example's topic");
         let text = format!("{}{source}\n\n{}", &example[..start], &example[end..]);
@@ -116,7 +131,15 @@ impl Workplace {
     pub fn tap(&self, pipeline: &Path) -> PathBuf {
         let data = self.data().display().to_string();
         let pipeline = pipeline.display().to_string();
-        let tapped = output(["tap", &pipeline, "--at", "topic", "--json", "--data-dir", &data]);
+        let tapped = output([
+            "tap",
+            &pipeline,
+            "--at",
+            "topic",
+            "--json",
+            "--data-dir",
+            &data,
+        ]);
         assert!(tapped.status.success(), "{}", stderr(&tapped));
         self.write("tap.jsonl", &tapped.stdout)
     }
@@ -147,8 +170,13 @@ pub struct Running {
 impl Running {
     /// Starts it and waits until it says where its page is.
     pub fn start(args: &[String]) -> Self {
+        Self::start_into(args, Stdio::null())
+    }
+
+    /// As [`Running::start`], with its stdout kept.
+    pub fn start_into(args: &[String], stdout: Stdio) -> Self {
         let mut child = falaj(args)
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
@@ -164,13 +192,20 @@ impl Running {
             let line = lines.recv_timeout(PATIENCE).unwrap_or_else(|_| {
                 panic!("no dashboard line; it said: {said:?}");
             });
-            let address = line.split("http://").nth(1).and_then(|a| a.trim_end_matches('/').parse().ok());
+            let address = line
+                .strip_prefix("dashboard: http://")
+                .and_then(|a| a.trim_end_matches('/').parse().ok());
             said.push(line);
             if let Some(address) = address {
                 break address;
             }
         };
-        Self { child, lines, address, said }
+        Self {
+            child,
+            lines,
+            address,
+            said,
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -203,7 +238,10 @@ impl Running {
     /// SIGTERM, then everything else it said and its exit code.
     pub fn terminate(mut self) -> (Option<i32>, Vec<String>) {
         let pid = self.pid().to_string();
-        let killed = Command::new("kill").arg(&pid).status().expect("`kill` is there");
+        let killed = Command::new("kill")
+            .arg(&pid)
+            .status()
+            .expect("`kill` is there");
         assert!(killed.success());
         let deadline = Instant::now() + PATIENCE;
         let code = loop {
@@ -242,22 +280,36 @@ pub struct Reply {
 pub fn get(address: SocketAddr, path: &str) -> Reply {
     let mut stream = TcpStream::connect(address).expect("the page is served");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
-        .expect("the request is sent");
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .expect("the request is sent");
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("the reply is read");
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
     let status = head[9..12].parse().expect("a status");
-    Reply { status, body: body.to_owned() }
+    Reply {
+        status,
+        body: body.to_owned(),
+    }
 }
 
 /// Checks the ledger's equations.
 pub fn assert_balanced(ledger: &Value) {
     let n = |v: &Value| v.as_u64().unwrap_or_else(|| panic!("no count in {ledger}"));
     let (s, t) = (&ledger["source"], &ledger["topic"]);
-    assert_eq!(n(&s["in"]), n(&s["published"]) + n(&s["rejected"]) + n(&s["withheld"]), "{ledger}");
-    assert_eq!(n(&t["read"]), n(&t["out"]) + n(&t["rejected"]) + n(&t["duplicate"]), "{ledger}");
+    assert_eq!(
+        n(&s["in"]),
+        n(&s["published"]) + n(&s["rejected"]) + n(&s["withheld"]),
+        "{ledger}"
+    );
+    assert_eq!(
+        n(&t["read"]),
+        n(&t["out"]) + n(&t["rejected"]) + n(&t["duplicate"]),
+        "{ledger}"
+    );
     for (name, v) in ledger["views"].as_object().expect("views") {
         let sum = n(&v["applied"]) + n(&v["filtered"]) + n(&v["late"]);
         assert_eq!(n(&t["out"]), sum, "view `{name}` in {ledger}");
