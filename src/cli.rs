@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use falaj_privacy::Code;
 
 /// Real-time data pipelines in one binary, private by construction.
 #[derive(Debug, Parser)]
@@ -115,6 +116,9 @@ pub struct Run {
 pub struct Check {
     #[command(flatten)]
     pub pipeline: Pipeline,
+    /// Says what the code of a privacy error means.
+    #[arg(long, value_name = "CODE")]
+    pub explain: Option<Code>,
     /// The plan as JSON.
     #[arg(long)]
     pub json: bool,

@@ -44,6 +44,13 @@ impl Fault {
         self
     }
 
+    /// Message and causes in one line, for a status.
+    pub fn chain(&self) -> String {
+        let parts: Vec<&str> =
+            std::iter::once(&self.message).chain(&self.causes).map(String::as_str).collect();
+        parts.join(": ")
+    }
+
     /// An error of a stage, with its chain of causes and its hint.
     pub fn from_error(error: &dyn Hint) -> Self {
         let mut fault = Self::new(error.to_string());

@@ -95,8 +95,14 @@ impl Intake {
     /// Makes what passed the gate durable on the topic, rejects on theirs, and then counts them.
     ///
     /// # Errors
-    /// Where the topic cannot go on. While its disk is full or failing, this waits and tries again.
-    pub async fn publish(&mut self, raws: &[Raw], passage: Passage) -> Result<(), Failure> {
+    /// Where the topic cannot go on. While its disk is full or failing, this waits and tries again,
+    /// until `stop`: then the records are as if the source had not given them.
+    pub async fn publish(
+        &mut self,
+        raws: &[Raw],
+        passage: Passage,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
         let Passage {
             mut cleared,
             rejects,
@@ -115,16 +121,14 @@ impl Intake {
             match self.topic.publish(cleared.clone()).await {
                 Ok(()) => break,
                 Err(e) if e.passing() => {
-                    tracing::warn!(error = %e, "the topic takes no records for now");
-                    self.notes.failing("topic", Some(e.to_string()));
-                    tokio::time::sleep(PUBLISH_RETRY).await;
+                    self.notes.failing("topic", Some(Fault::from_error(&e).chain()));
+                    if stop.run_until_cancelled(tokio::time::sleep(PUBLISH_RETRY)).await.is_none() {
+                        return Ok(());
+                    }
                     // Some partitions may have taken their part: those must not get it twice.
                     let source = locked(&self.state).id.clone();
-                    self.held = self
-                        .topic
-                        .highest(&source)
-                        .await
-                        .map_err(|e| Failure::stage(&e))?;
+                    self.held =
+                        self.topic.highest(&source).await.map_err(|e| Failure::stage(&e))?;
                 }
                 Err(e) => return Err(Failure::stage(&e)),
             }
@@ -219,11 +223,11 @@ impl Derive {
     /// Hands changed rows to the sinks and to the publisher.
     ///
     /// # Errors
-    /// Where a view cannot go on, or no version can be reserved.
+    /// Where a view cannot go on.
     pub async fn drain(&mut self) -> Result<(), Failure> {
         let idle = self.idle();
         self.views.set_idle(&idle);
-        let version = self.version()?;
+        let Some(version) = self.version() else { return Ok(()) };
         let updates = self.views.drain(version).map_err(|e| Failure::stage(&e))?;
         if updates.is_empty() {
             return Ok(());
@@ -237,9 +241,9 @@ impl Derive {
     /// Lets the charts change, under the k rule.
     ///
     /// # Errors
-    /// Where a view cannot go on, or no version can be reserved.
+    /// Where a view cannot go on.
     pub fn publish(&mut self) -> Result<(), Failure> {
-        let version = self.version()?;
+        let Some(version) = self.version() else { return Ok(()) };
         let mut failed = None;
         let views = &mut self.views;
         let publications = self.publisher.tick(version, &mut |view, keys| {
@@ -276,7 +280,7 @@ impl Derive {
             })
             .collect();
         self.hub.show(&shown);
-        let version = self.version()?;
+        let Some(version) = self.version() else { return Ok(()) };
         let all = self.views.all(version).map_err(|e| Failure::stage(&e))?;
         for update in &all {
             self.publisher.apply(update);
@@ -294,8 +298,8 @@ impl Derive {
         self.checkpoint_at.elapsed() >= self.checkpoint_every
     }
 
-    /// Writes a checkpoint of this moment. A disk that is full or failing is said and tried again
-    /// at the next one.
+    /// Writes a checkpoint of this moment, and says whether it could: a disk that is full or failing
+    /// is tried again at the next one.
     ///
     /// # Errors
     /// Where the state cannot be put into bytes.
@@ -346,7 +350,6 @@ impl Derive {
                 Ok(true)
             }
             Err(e) => {
-                tracing::warn!(error = %e, "cannot write a checkpoint");
                 self.notes
                     .failing("views", Some(format!("cannot write a checkpoint: {e}")));
                 Ok(false)
@@ -363,14 +366,14 @@ impl Derive {
         }
     }
 
-    fn version(&mut self) -> Result<i64, Failure> {
-        self.clock.next().map_err(|e| {
-            Failure::run(
-                Fault::new("cannot reserve versions in the data directory")
-                    .cause(e)
-                    .hint("make room on its disk, and start again: nothing is lost"),
-            )
-        })
+    /// The next version; none while the disk is full or failing. What changed waits in the views.
+    fn version(&mut self) -> Option<i64> {
+        let version = self.clock.next();
+        if let Err(e) = &version {
+            let why = format!("cannot reserve versions in the data directory: {e}");
+            self.notes.failing("views", Some(why));
+        }
+        version.ok()
     }
 
     /// Partitions that stand at the log's end and have not moved for a while.

@@ -11,7 +11,7 @@ use falaj_serve::RunState;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
-use crate::failure::Failure;
+use crate::failure::{Failure, Fault};
 use crate::line::{Derive, Intake, Line};
 
 /// Most bytes taken from the topic in one read.
@@ -57,8 +57,13 @@ pub async fn run(line: Line, until: Until, stop: CancellationToken) -> Result<De
     let deriving = derive_views(&mut derive, &ended);
     tokio::try_join!(taking, deriving)?;
     derive.sinks.drained(SINKS_WAIT_MAX).await;
-    derive.checkpoint().await?;
-    Ok(derive)
+    if derive.checkpoint().await? {
+        return Ok(derive);
+    }
+    Err(Failure::run(
+        Fault::new("cannot write the last checkpoint; the one before it is still there")
+            .hint("make room on the disk of the data directory and start again: nothing is lost"),
+    ))
 }
 
 /// Source → gate → topic.
@@ -70,7 +75,7 @@ async fn take_in(intake: &mut Intake, stop: &CancellationToken) -> Result<(), Fa
         };
         let Some(raws) = next else { break };
         let passage = intake.gate.clear(&raws, now_ms());
-        intake.publish(&raws, passage).await?;
+        intake.publish(&raws, passage, stop).await?;
     }
     if stop.is_cancelled() {
         intake

@@ -43,6 +43,9 @@ impl Plan {
     pub fn of(document: &Document) -> Result<Self, Failure> {
         let config: Config = document.parse()?;
         let mut faults = names(document, &config);
+        if let Err(error) = config.topic.check() {
+            faults.push(with_hint(document.fault(&["topic"], error.to_string()), &error));
+        }
         let policy = Policy::compile(&PolicyParts {
             privacy: &config.privacy,
             purposes: &config.purpose,

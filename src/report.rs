@@ -66,6 +66,9 @@ impl Notes {
     pub fn failing(&self, stage: &'static str, why: Option<String>) {
         self.note(|noted| match why {
             Some(why) => {
+                if !noted.failing.contains_key(stage) {
+                    tracing::warn!(stage, why, "cannot go on for now");
+                }
                 let since = noted
                     .failing
                     .get(stage)

@@ -13,6 +13,10 @@ use crate::stdio;
 /// # Errors
 /// Everything that is wrong, with file, line and column.
 pub async fn check(args: cli::Check) -> Result<(), Failure> {
+    if let Some(code) = args.explain {
+        stdio::data(code.explain());
+        return Ok(());
+    }
     let plan = plan::load(&args.pipeline.pipeline, &args.pipeline.set).await?;
     for warning in &plan.warnings {
         stdio::warn(warning);

@@ -20,12 +20,7 @@ pub fn init(folder: &Path) -> Result<std::path::PathBuf, Failure> {
             .write(true)
             .create_new(true)
             .open(&path)?;
-        file.write_all(
-            EXAMPLE
-                .replace("k = 5 ", "k = 10")
-                .replace("delta_k = 5 ", "delta_k = 10")
-                .as_bytes(),
-        )
+        file.write_all(strict().as_bytes())
     };
     match write() {
         Ok(()) => Ok(path),
@@ -37,4 +32,12 @@ pub fn init(folder: &Path) -> Result<std::path::PathBuf, Failure> {
             Fault::new(format!("cannot write `{}`", path.display())).cause(e),
         )),
     }
+}
+
+/// The example with larger groups: a new pipeline starts strict.
+fn strict() -> String {
+    EXAMPLE
+        .replace("k = 5 ", "k = 10")
+        .replace("at least 5 people", "at least 10 people")
+        .replace("changes by at least 5", "changes by at least 10")
 }

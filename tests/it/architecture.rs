@@ -12,7 +12,13 @@ const SHARED: [&str; 2] = ["falaj-record", "falaj-privacy"];
 
 fn packages() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--format-version",
+            "1",
+            "--offline",
+        ])
         .current_dir(repository())
         .output()
         .expect("cargo runs");
@@ -27,7 +33,10 @@ fn packages() -> BTreeMap<String, BTreeSet<String>> {
             .collect()
     };
     let packages = metadata["packages"].as_array().expect("packages");
-    packages.iter().map(|p| (p["name"].as_str().expect("a name").to_owned(), normal(p))).collect()
+    packages
+        .iter()
+        .map(|p| (p["name"].as_str().expect("a name").to_owned(), normal(p)))
+        .collect()
 }
 
 #[test]
@@ -45,7 +54,10 @@ fn stages_never_depend_on_each_other() {
             "falaj-topic" => &["falaj-log"],
             _ => &[],
         };
-        assert!(own.iter().all(|d| allowed.contains(d)), "`{name}` depends on {own:?}");
+        assert!(
+            own.iter().all(|d| allowed.contains(d)),
+            "`{name}` depends on {own:?}"
+        );
     }
 }
 
@@ -54,7 +66,10 @@ fn the_gate_and_the_words_do_no_input_and_output() {
     let packages = packages();
     for name in SHARED {
         for banned in ["tokio", "reqwest", "axum", "rusqlite", "datafusion"] {
-            assert!(!packages[name].contains(banned), "`{name}` depends on `{banned}`");
+            assert!(
+                !packages[name].contains(banned),
+                "`{name}` depends on `{banned}`"
+            );
         }
     }
     for (name, dependencies) in &packages {

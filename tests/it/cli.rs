@@ -33,6 +33,9 @@ fn the_example_is_in_order() {
     let checked = output(["check", &example(), "--json"]);
     let plan: serde_json::Value = serde_json::from_str(&stdout(&checked)).unwrap();
     assert_eq!(plan["views"].as_array().unwrap().len(), 4);
+    let explained = output(["check", &example(), "--explain", "P106"]);
+    assert_eq!(explained.status.code(), Some(0), "{}", stderr(&explained));
+    assert!(stdout(&explained).contains("never"), "{}", stdout(&explained));
 }
 
 #[test]
@@ -103,6 +106,8 @@ fn every_mistake_is_named_with_its_place_and_a_next_step() {
             "is no name for a pipeline (falaj.toml:5:8)",
             "hint:",
         ),
+        ("brokers    = \"embedded\"", "brokers = \"k:9092\"", "cannot be connected to yet", "hint:"),
+        ("partitions = 4", "partitions = 0", "partitions", "hint:"),
         ("[fields]", "[fields", "falaj.toml:35", ""),
     ];
     for (from, to, said, hinted) in cases {

@@ -10,10 +10,13 @@ struct Dice(u64);
 
 impl Dice {
     fn new() -> Self {
-        let seed = std::env::var("FALAJ_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            u64::try_from(now.unwrap().as_nanos() % u128::from(u64::MAX)).unwrap() | 1
-        });
+        let seed = std::env::var("FALAJ_SEED")
+            .ok()
+            .and_then(|s| s.parse().ok())
+            .unwrap_or_else(|| {
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                u64::try_from(now.unwrap().as_nanos() % u128::from(u64::MAX)).unwrap() | 1
+            });
         eprintln!("FALAJ_SEED={seed}");
         Self(seed)
     }
@@ -35,7 +38,8 @@ fn a_file_survives_twenty_kills() {
     let place = Workplace::new();
     let records = place.path().join("records.ndjson");
     let mut out = std::io::BufWriter::new(std::fs::File::create(&records).unwrap());
-    let domains: falaj_randomuser::Domains = "example.com=5,example.org=3,example.net=1".parse().unwrap();
+    let domains: falaj_randomuser::Domains =
+        "example.com=5,example.org=3,example.net=1".parse().unwrap();
     falaj_randomuser::write_ndjson(&mut out, RECORDS, "crash", &domains).unwrap();
     std::io::Write::flush(&mut out).unwrap();
     drop(out);
@@ -65,7 +69,11 @@ fn a_file_survives_twenty_kills() {
 fn an_api_survives_twenty_kills() {
     let place = Workplace::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let server = runtime.block_on(falaj_randomuser::serve(falaj_randomuser::ServerConfig::default())).unwrap();
+    let server = runtime
+        .block_on(falaj_randomuser::serve(
+            falaj_randomuser::ServerConfig::default(),
+        ))
+        .unwrap();
     let pipeline = place.pipeline(&format!(
         "[source.http]\nurl = \"http://{}/api/\"\nquery = {{ results = 500 }}\nrecords = \"results\"\nevery = \"20ms\"",
         server.addr()
@@ -93,13 +101,21 @@ fn an_api_survives_twenty_kills() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    let positions: std::collections::BTreeSet<String> =
-        topic.iter().map(|m| m["src"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(positions.len(), topic.len(), "a record stands on the topic twice");
+    let positions: std::collections::BTreeSet<String> = topic
+        .iter()
+        .map(|m| m["src"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        positions.len(),
+        topic.len(),
+        "a record stands on the topic twice"
+    );
     let total: i64 = rows(&place, "SELECT sum(users) FROM users_by_nationality");
     assert_eq!(usize::try_from(total).unwrap(), topic.len());
-    let people: std::collections::BTreeSet<&str> =
-        topic.iter().map(|m| m["value"]["pid"].as_str().unwrap()).collect();
+    let people: std::collections::BTreeSet<&str> = topic
+        .iter()
+        .map(|m| m["value"]["pid"].as_str().unwrap())
+        .collect();
     let total: i64 = rows(&place, "SELECT count(*) FROM users");
     assert_eq!(usize::try_from(total).unwrap(), people.len());
     runtime.block_on(server.shutdown());
