@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use clap::ValueEnum;
 use falaj_privacy::Cleared;
 use falaj_record::{Fetched, Message, Outbound, Positions, Raw, ViewKind};
@@ -293,7 +294,7 @@ impl Data {
     fn raws(&self) -> Vec<Raw> {
         let file = BufReader::new(File::open(&self.file).expect("the data set is there"));
         file.split(b'\n')
-            .map(|line| line.expect("the data set can be read").into())
+            .map(|line| Bytes::from(line.expect("the data set can be read")))
             .zip(0..)
             .map(|(bytes, position)| Raw { bytes, position })
             .collect()
