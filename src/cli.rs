@@ -85,7 +85,8 @@ pub struct Demo {
 #[derive(Debug, Args)]
 pub struct Pipeline {
     /// The pipeline file.
-    pub pipeline: PathBuf,
+    #[arg(value_name = "PIPELINE")]
+    pub file: PathBuf,
     /// Sets a value of the pipeline file, for example `topic.partitions=8`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

@@ -46,8 +46,10 @@ impl Fault {
 
     /// Message and causes in one line, for a status.
     pub fn chain(&self) -> String {
-        let parts: Vec<&str> =
-            std::iter::once(&self.message).chain(&self.causes).map(String::as_str).collect();
+        let parts: Vec<&str> = std::iter::once(&self.message)
+            .chain(&self.causes)
+            .map(String::as_str)
+            .collect();
         parts.join(": ")
     }
 

@@ -121,14 +121,22 @@ impl Intake {
             match self.topic.publish(cleared.clone()).await {
                 Ok(()) => break,
                 Err(e) if e.passing() => {
-                    self.notes.failing("topic", Some(Fault::from_error(&e).chain()));
-                    if stop.run_until_cancelled(tokio::time::sleep(PUBLISH_RETRY)).await.is_none() {
+                    self.notes
+                        .failing("topic", Some(Fault::from_error(&e).chain()));
+                    if stop
+                        .run_until_cancelled(tokio::time::sleep(PUBLISH_RETRY))
+                        .await
+                        .is_none()
+                    {
                         return Ok(());
                     }
                     // Some partitions may have taken their part: those must not get it twice.
                     let source = locked(&self.state).id.clone();
-                    self.held =
-                        self.topic.highest(&source).await.map_err(|e| Failure::stage(&e))?;
+                    self.held = self
+                        .topic
+                        .highest(&source)
+                        .await
+                        .map_err(|e| Failure::stage(&e))?;
                 }
                 Err(e) => return Err(Failure::stage(&e)),
             }
@@ -177,7 +185,7 @@ impl Derive {
     }
 
     /// Whether nothing more was to be had behind what was just read.
-    pub fn is_near_end(&self, fetched: &[Fetched]) -> bool {
+    pub fn is_near_end(fetched: &[Fetched]) -> bool {
         fetched.iter().all(|part| part.next >= part.end)
     }
 
@@ -227,7 +235,9 @@ impl Derive {
     pub async fn drain(&mut self) -> Result<(), Failure> {
         let idle = self.idle();
         self.views.set_idle(&idle);
-        let Some(version) = self.version() else { return Ok(()) };
+        let Some(version) = self.version() else {
+            return Ok(());
+        };
         let updates = self.views.drain(version).map_err(|e| Failure::stage(&e))?;
         if updates.is_empty() {
             return Ok(());
@@ -243,7 +253,9 @@ impl Derive {
     /// # Errors
     /// Where a view cannot go on.
     pub fn publish(&mut self) -> Result<(), Failure> {
-        let Some(version) = self.version() else { return Ok(()) };
+        let Some(version) = self.version() else {
+            return Ok(());
+        };
         let mut failed = None;
         let views = &mut self.views;
         let publications = self.publisher.tick(version, &mut |view, keys| {
@@ -280,7 +292,9 @@ impl Derive {
             })
             .collect();
         self.hub.show(&shown);
-        let Some(version) = self.version() else { return Ok(()) };
+        let Some(version) = self.version() else {
+            return Ok(());
+        };
         let all = self.views.all(version).map_err(|e| Failure::stage(&e))?;
         for update in &all {
             self.publisher.apply(update);
@@ -776,8 +790,8 @@ async fn resume_views(
             part.messages.retain(|message| message.offset < end);
             positions.advance(part.partition, part.next);
         }
-        let decoded = decoder.decode(&fetched, now_ms());
-        again.push(&decoded.batch).map_err(|e| Failure::stage(&e))?;
+        let records = decoder.decode(&fetched, now_ms());
+        again.push(&records.batch).map_err(|e| Failure::stage(&e))?;
     }
     views.adopt(again, rebuild, &kept.ledger().topic);
     Ok(views)

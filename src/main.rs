@@ -53,7 +53,7 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => commands::demo::demo(args).await,
         Command::Run(args) => commands::run::run(args).await,
-        Command::Check(args) => commands::check::check(args).await,
+        Command::Check(args) => commands::check::check(&args),
         Command::Tap(args) => commands::tap::tap(args).await,
         Command::Init(args) => {
             let path = commands::init::init(&args.dir)?;
@@ -65,12 +65,12 @@ async fn run(command: Command) -> Result<(), Failure> {
             Ok(())
         }
         Command::Reset(args) => {
-            let plan = plan::load(&args.pipeline.pipeline, &args.pipeline.set).await?;
+            let plan = plan::load(&args.pipeline.file, &args.pipeline.set)?;
             let name = &plan.config.pipeline.name;
             let dir = DataDir::locate(args.pipeline.data_dir.as_deref(), name)?;
             commands::reset::reset(&dir, args.yes)
         }
-        Command::Rejects(Rejects::List(args)) => commands::rejects::list(args).await,
+        Command::Rejects(Rejects::List(args)) => commands::rejects::list(&args),
         Command::Schema => {
             let text = serde_json::to_string_pretty(&config::schema()).expect("a schema is JSON");
             stdio::data(&text);

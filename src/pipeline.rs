@@ -101,7 +101,7 @@ async fn derive_views(derive: &mut Derive, ended: &CancellationToken) -> Result<
                 .map_err(|e| Failure::stage(&e))?;
             derive.count(&fetched, decoded).await?;
         }
-        if at_end || drained.elapsed() >= DRAIN_EVERY || derive.is_near_end(&fetched) {
+        if at_end || drained.elapsed() >= DRAIN_EVERY || Derive::is_near_end(&fetched) {
             derive.drain().await?;
             drained = Instant::now();
         }

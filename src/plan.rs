@@ -44,7 +44,10 @@ impl Plan {
         let config: Config = document.parse()?;
         let mut faults = names(document, &config);
         if let Err(error) = config.topic.check() {
-            faults.push(with_hint(document.fault(&["topic"], error.to_string()), &error));
+            faults.push(with_hint(
+                document.fault(&["topic"], error.to_string()),
+                &error,
+            ));
         }
         let policy = Policy::compile(&PolicyParts {
             privacy: &config.privacy,
@@ -209,7 +212,7 @@ fn sinks(document: &Document, config: &Config, views: &[Arc<ViewInfo>]) -> Vec<F
 ///
 /// # Errors
 /// As [`Document::read`], [`Document::set`] and [`Plan::of`].
-pub async fn load(path: &Path, set: &[String]) -> Result<Plan, Failure> {
+pub fn load(path: &Path, set: &[String]) -> Result<Plan, Failure> {
     let mut document = Document::read(path)?;
     for assignment in set {
         document.set(assignment)?;

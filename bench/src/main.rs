@@ -12,8 +12,9 @@ mod floor;
 mod measure;
 mod scenarios;
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -153,8 +154,9 @@ fn table(rows: &[Row], records: u64, bytes: u64, rounds: u32) -> String {
     );
     for (scenario, costs) in rows {
         let each = || costs.iter().map(|cost| cost.cpu_s * 1e6 / records as f64);
-        text += &format!(
-            "| `{}` | {:.0} | {:.2} | {:.2}, {:.2} | {:.0} | {:.2} |\n",
+        let _ = writeln!(
+            text,
+            "| `{}` | {:.0} | {:.2} | {:.2}, {:.2} | {:.0} | {:.2} |",
             scenario.name(),
             median(costs, |cost| records as f64 / cost.wall_s),
             cpu(costs),
@@ -165,8 +167,9 @@ fn table(rows: &[Row], records: u64, bytes: u64, rounds: u32) -> String {
         );
     }
     let (both, views) = (floor + of(Scenario::FloorRead), of(Scenario::TopicViews));
-    text += &format!(
-        "\n`topic-views` is {:.2} times `floor-parse` + `floor-read` ({both:.2} CPU s per million).\n",
+    let _ = writeln!(
+        text,
+        "\n`topic-views` is {:.2} times `floor-parse` + `floor-read` ({both:.2} CPU s per million).",
         views / both
     );
     text

@@ -162,15 +162,15 @@ fn decode(data: &Data) -> Outcome {
         .collect();
     let mut decoder = example.decoder();
     let meter = Meter::start();
-    let mut decoded = 0;
+    let mut rows = 0;
     for fetched in &fetched {
-        decoded += black_box(decoder.decode(fetched, FIRST_MS))
+        rows += black_box(decoder.decode(fetched, FIRST_MS))
             .batch
             .get()
             .len();
     }
     let cost = meter.stop();
-    data.expect_all(decoded);
+    data.expect_all(rows);
     cost.into()
 }
 

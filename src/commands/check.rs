@@ -12,12 +12,12 @@ use crate::stdio;
 ///
 /// # Errors
 /// Everything that is wrong, with file, line and column.
-pub async fn check(args: cli::Check) -> Result<(), Failure> {
+pub fn check(args: &cli::Check) -> Result<(), Failure> {
     if let Some(code) = args.explain {
         stdio::data(code.explain());
         return Ok(());
     }
-    let plan = plan::load(&args.pipeline.pipeline, &args.pipeline.set).await?;
+    let plan = plan::load(&args.pipeline.file, &args.pipeline.set)?;
     for warning in &plan.warnings {
         stdio::warn(warning);
     }

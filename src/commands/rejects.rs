@@ -16,8 +16,8 @@ const READ_BYTES_MAX: usize = 1 << 20;
 ///
 /// # Errors
 /// Where the pipeline file is wrong, or its rejects cannot be read.
-pub async fn list(args: cli::RejectsList) -> Result<(), Failure> {
-    let plan = plan::load(&args.pipeline.pipeline, &args.pipeline.set).await?;
+pub fn list(args: &cli::RejectsList) -> Result<(), Failure> {
+    let plan = plan::load(&args.pipeline.file, &args.pipeline.set)?;
     let dir = DataDir::locate(
         args.pipeline.data_dir.as_deref(),
         &plan.config.pipeline.name,

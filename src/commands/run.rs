@@ -31,7 +31,7 @@ pub struct Terms {
 /// # Errors
 /// Code 2 where the file or the command line is wrong, 1 where the run fails.
 pub async fn run(args: cli::Run) -> Result<(), Failure> {
-    let mut plan = plan::load(&args.pipeline.pipeline, &args.pipeline.set).await?;
+    let mut plan = plan::load(&args.pipeline.file, &args.pipeline.set)?;
     plan.rebuild(&args.rebuild)?;
     let until = if args.until_caught_up {
         Until::CaughtUp
@@ -100,17 +100,17 @@ pub async fn supervise(plan: Plan, terms: Terms, stop: &CancellationToken) -> Re
     if let Err(e) = write_atomically(&address, server.address().to_string().as_bytes()) {
         tracing::warn!(error = %e, "cannot note the page's address");
     }
-    let served = CancellationToken::new();
-    let serving = tokio::spawn(server.run(served.clone()));
+    let closing = CancellationToken::new();
+    let serving = tokio::spawn(server.run(closing.clone()));
     let reporting = tokio::spawn(report(
         Reporter::new(&name),
         kind,
         Watched::of(&line),
-        served.clone(),
+        closing.clone(),
     ));
 
     let over = pipeline::run(line, until, stop.clone()).await;
-    served.cancel();
+    closing.cancel();
     let _ = serving.await;
     let _ = reporting.await;
     let _ = std::fs::remove_file(address);

@@ -33,7 +33,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// # Errors
 /// Where the pipeline file is wrong, there is no such view, or the topic cannot be read.
 pub async fn tap(args: cli::Tap) -> Result<(), Failure> {
-    let plan = plan::load(&args.pipeline.pipeline, &args.pipeline.set).await?;
+    let plan = plan::load(&args.pipeline.file, &args.pipeline.set)?;
     let name = &plan.config.pipeline.name;
     let dir = DataDir::locate(args.pipeline.data_dir.as_deref(), name)?;
     if args.at != "topic" && !plan.config.views.contains_key(&args.at) {

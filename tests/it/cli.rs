@@ -35,7 +35,11 @@ fn the_example_is_in_order() {
     assert_eq!(plan["views"].as_array().unwrap().len(), 4);
     let explained = output(["check", &example(), "--explain", "P106"]);
     assert_eq!(explained.status.code(), Some(0), "{}", stderr(&explained));
-    assert!(stdout(&explained).contains("never"), "{}", stdout(&explained));
+    assert!(
+        stdout(&explained).contains("never"),
+        "{}",
+        stdout(&explained)
+    );
 }
 
 #[test]
@@ -106,7 +110,12 @@ fn every_mistake_is_named_with_its_place_and_a_next_step() {
             "is no name for a pipeline (falaj.toml:5:8)",
             "hint:",
         ),
-        ("brokers    = \"embedded\"", "brokers = \"k:9092\"", "cannot be connected to yet", "hint:"),
+        (
+            "brokers    = \"embedded\"",
+            "brokers = \"k:9092\"",
+            "cannot be connected to yet",
+            "hint:",
+        ),
         ("partitions = 4", "partitions = 0", "partitions", "hint:"),
         ("[fields]", "[fields", "falaj.toml:35", ""),
     ];

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{Running, Workplace, assert_balanced, falaj};
 
-/// A small generator, so that a failing round can be repeated: set FALAJ_SEED to what it printed.
+/// A small generator, so that a failing round can be repeated: set `FALAJ_SEED` to what it printed.
 struct Dice(u64);
 
 impl Dice {
@@ -47,8 +47,7 @@ fn a_file_survives_twenty_kills() {
     let settings = ["--set", "pipeline.checkpoint=100ms"];
     let mut dice = Dice::new();
     for _ in 0..ROUNDS {
-        let mut args = settings.to_vec();
-        args.push("--until-caught-up");
+        let args = [settings[0], settings[1], "--until-caught-up"];
         let mut child = falaj(place.run_args(&pipeline, &args))
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())

@@ -20,7 +20,8 @@ pub enum Treatment {
     Hmac(String),
     /// Limits a number to low and high.
     Clamp(f64, f64),
-    /// The band of this width that a whole number falls into: `"20-29"`.
+    /// The band of this width that a whole number falls into: `"20-29"`. A number more than
+    /// [`BANDS_MAX`] bands from zero is out of range.
     Band(i64),
     /// The year of an ISO 8601 text, or of whole seconds since 1970.
     Year,
@@ -40,6 +41,10 @@ pub enum Treatment {
 
 /// Whole numbers up to here are the same as doubles; arguments of treatments stay below.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// Bands on each side of zero. Beyond, a band's own text would give the digits of a number away: a
+/// telephone number where an age should be.
+const BANDS_MAX: i64 = 1000;
 
 const FORMS: [(&str, &str); 12] = [
     ("drop", "`drop`"),
@@ -305,9 +310,10 @@ impl Step {
             Self::Int => push_i64(out, value),
             Self::ClampInt(low, high) => push_i64(out, value.clamp(low, high)),
             Self::Band(width) => {
-                let low = value
-                    .checked_sub(value.rem_euclid(width))
-                    .ok_or(Reason::OutOfRange)?;
+                if value.div_euclid(width).unsigned_abs() > BANDS_MAX.unsigned_abs() {
+                    return Err(Reason::OutOfRange);
+                }
+                let low = value - value.rem_euclid(width);
                 let high = low.checked_add(width - 1).ok_or(Reason::OutOfRange)?;
                 out.push(b'"');
                 push_i64(out, low);
@@ -446,6 +452,8 @@ mod tests {
             ("band(10)", Int, "0", r#""0-9""#),
             ("band(10)", Int, "-1", r#""-10--1""#),
             ("band(7)", Int, "100", r#""98-104""#),
+            ("band(10)", Int, "10009", r#""10000-10009""#),
+            ("band(10)", Int, "-10000", r#""-10000--9991""#),
             ("year", String, r#""1990-12-31T23:59:59.999Z""#, "1990"),
             ("year", String, r#""1990\u002d12-31""#, "1990"),
             ("year", String, r#""0033-04-03""#, "33"),
@@ -509,6 +517,9 @@ mod tests {
             ("band(10)", Int, "1.5", Reason::WrongType),
             ("band(10)", Int, "-9223372036854775808", Reason::OutOfRange),
             ("band(10)", Int, "9223372036854775807", Reason::OutOfRange),
+            ("band(10)", Int, "10010", Reason::OutOfRange),
+            ("band(10)", Int, "-10001", Reason::OutOfRange),
+            ("band(10)", Int, "5550123456", Reason::OutOfRange),
             ("round(10)", Int, "9223372036854775807", Reason::OutOfRange),
             ("round(10)", Float, "\"a\"", Reason::WrongType),
             ("year", String, "\"yesterday\"", Reason::WrongType),

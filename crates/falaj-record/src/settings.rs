@@ -91,7 +91,7 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, factor) = SIZE_UNITS
             .iter()
-            .find(|(_, factor)| self.0 > 0 && self.0 % factor == 0)
+            .find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor))
             .unwrap_or(&("B", 1));
         write!(f, "{}{unit}", self.0 / factor)
     }

@@ -161,6 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "the very double is what is promised")]
     fn halves_are_rounded_by_their_decimal_text() {
         for (value, scale, rounded) in [
             (2.675, 2, 2.68),
