@@ -19,3 +19,7 @@ check: lint test
 # Measure; see bench/README.md
 bench *ARGS:
     bench/run {{ARGS}}
+
+# Real servers for trying things out; see servers/README.md
+servers ACT *ARGS:
+    servers/servers.sh {{ACT}} {{ARGS}}

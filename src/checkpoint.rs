@@ -5,34 +5,37 @@
 //! length of the head u32 · head (JSON) · blobs, as long as the head says
 //! ```
 //!
-//! Always: written beside, fsynced, renamed, folder fsynced; the newest whole one wins; two are
+//! Always: written whole and durably, each under a number of its own; the newest whole one wins; two are
 //! kept, so that a damaged newest still leaves one to resume from.
 //! Absent on purpose: incremental checkpoints. Runs are immutable, so they can come.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use falaj_record::{Ledger, Positions, SourceLedger};
 use serde::{Deserialize, Serialize};
 
-use crate::data_dir::write_atomically;
+use crate::state::State;
 
 const MAGIC: &[u8; 8] = b"FALAJCK1";
 /// Bytes before the part that the checksum covers.
 const FRAME_BYTES: usize = 8 + 8 + 4;
 /// How many checkpoints are kept.
 const KEPT: usize = 2;
+/// Where they are kept.
+const FOLDER: &str = "checkpoints";
+const SUFFIX: &str = ".checkpoint";
 
 /// Where the source stood, at a moment when all before was acknowledged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceState {
     /// Identity of the source.
     pub id: String,
-    /// Highest position that is acknowledged, rejected or withheld, with all before it.
-    pub position: u64,
-    /// Counts up to that position.
+    /// For each part of the source, the highest position that is acknowledged, rejected or withheld,
+    /// with all before it. A source without parts has one, 0.
+    pub positions: BTreeMap<i32, u64>,
+    /// Counts up to those positions.
     pub ledger: SourceLedger,
     /// End of each topic partition at that moment.
     pub ends: Positions,
@@ -167,10 +170,10 @@ pub enum Damage {
     Foreign,
 }
 
-/// The folder of checkpoints.
+/// The checkpoints of a pipeline.
 #[derive(Debug)]
 pub struct Checkpoints {
-    folder: PathBuf,
+    state: Arc<State>,
     next: u64,
 }
 
@@ -180,71 +183,67 @@ pub struct Found {
     /// The newest whole one.
     pub newest: Option<Checkpoint>,
     /// Newer ones that could not be used, and why.
-    pub damaged: Vec<(PathBuf, String)>,
+    pub damaged: Vec<(String, String)>,
 }
 
 impl Checkpoints {
-    /// Opens the folder, making it where it is missing, and reads the newest whole checkpoint.
+    /// Reads the newest whole checkpoint.
     ///
     /// # Errors
-    /// Where the folder cannot be made or listed.
-    pub fn open(folder: &Path) -> io::Result<(Self, Found)> {
-        fs::create_dir_all(folder)?;
-        let numbers = numbers(folder)?;
+    /// Where they cannot be listed.
+    pub fn open(state: Arc<State>) -> io::Result<(Self, Found)> {
+        let numbers = numbers(&state)?;
         let mut found = Found {
             newest: None,
             damaged: Vec::new(),
         };
         for number in numbers.iter().rev() {
-            let path = file(folder, *number);
-            match fs::read(&path)
-                .map_err(|e| e.to_string())
-                .and_then(|bytes| Checkpoint::decode(&bytes).map_err(|damage| damage.to_string()))
-            {
+            let name = name(*number);
+            let read = match state.read(&name) {
+                Ok(Some(bytes)) => Checkpoint::decode(&bytes).map_err(|damage| damage.to_string()),
+                Ok(None) => continue,
+                Err(e) => Err(e.to_string()),
+            };
+            match read {
                 Ok(checkpoint) => {
                     found.newest = Some(checkpoint);
                     break;
                 }
-                Err(why) => found.damaged.push((path, why)),
+                Err(why) => found.damaged.push((name, why)),
             }
         }
         let next = numbers.last().map_or(1, |n| n + 1);
-        Ok((
-            Self {
-                folder: folder.to_owned(),
-                next,
-            },
-            found,
-        ))
+        Ok((Self { state, next }, found))
     }
 
     /// Writes `checkpoint` durably and drops all but the newest two. Returns its size in bytes.
     ///
     /// # Errors
-    /// As the file system gives them; the checkpoints before are still there then.
+    /// [`io::ErrorKind::AlreadyExists`] where another falaj has written this one: it has taken over.
+    /// Else as the place of state gives them; the checkpoints before are still there then.
     pub fn write(&mut self, checkpoint: &Checkpoint) -> io::Result<u64> {
         let bytes = checkpoint.encode();
-        write_atomically(&file(&self.folder, self.next), &bytes)?;
+        let length = bytes.len() as u64;
+        self.state.create(&name(self.next), bytes)?;
         self.next += 1;
-        let numbers = numbers(&self.folder)?;
+        let numbers = numbers(&self.state)?;
         for old in numbers.iter().rev().skip(KEPT) {
-            fs::remove_file(file(&self.folder, *old))?;
+            self.state.remove(&name(*old))?;
         }
-        Ok(bytes.len() as u64)
+        Ok(length)
     }
 }
 
-fn file(folder: &Path, number: u64) -> PathBuf {
-    folder.join(format!("{number:012}.checkpoint"))
+fn name(number: u64) -> String {
+    format!("{FOLDER}/{number:012}{SUFFIX}")
 }
 
-/// Numbers of the checkpoints in `folder`, growing.
-fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
-    let mut numbers: Vec<u64> = fs::read_dir(folder)?
-        .filter_map(|entry| {
-            let name = entry.ok()?.file_name();
-            name.to_str()?.strip_suffix(".checkpoint")?.parse().ok()
-        })
+/// Numbers of the checkpoints there are, growing.
+fn numbers(state: &State) -> io::Result<Vec<u64>> {
+    let names = state.list(FOLDER)?;
+    let mut numbers: Vec<u64> = names
+        .iter()
+        .filter_map(|name| name.strip_suffix(SUFFIX)?.parse().ok())
         .collect();
     numbers.sort_unstable();
     Ok(numbers)
@@ -252,7 +251,14 @@ fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
+
+    fn open(folder: &Path) -> (Checkpoints, Found) {
+        Checkpoints::open(Arc::new(State::Folder(folder.to_owned()))).unwrap()
+    }
 
     fn checkpoint(at_ms: i64) -> Checkpoint {
         let mut positions = Positions::default();
@@ -276,13 +282,13 @@ mod tests {
     #[test]
     fn the_newest_whole_checkpoint_wins_and_two_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut checkpoints, found) = Checkpoints::open(dir.path()).unwrap();
+        let (mut checkpoints, found) = open(dir.path());
         assert!(found.newest.is_none());
         for at in 1..=5 {
             checkpoints.write(&checkpoint(at)).unwrap();
         }
-        assert_eq!(numbers(dir.path()).unwrap(), [4, 5]);
-        let (_, found) = Checkpoints::open(dir.path()).unwrap();
+        assert_eq!(numbers(&checkpoints.state).unwrap(), [4, 5]);
+        let (_, found) = open(dir.path());
         let newest = found.newest.unwrap();
         assert_eq!((newest.head.at_ms, newest.head.positions.next(1)), (5, 42));
         assert_eq!(newest.blobs["views"], [1, 2, 3]);
@@ -291,10 +297,10 @@ mod tests {
     #[test]
     fn every_flipped_byte_and_every_cut_is_noticed_and_the_one_before_is_used() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut checkpoints, _) = Checkpoints::open(dir.path()).unwrap();
+        let (mut checkpoints, _) = open(dir.path());
         checkpoints.write(&checkpoint(1)).unwrap();
         checkpoints.write(&checkpoint(2)).unwrap();
-        let newest = file(dir.path(), 2);
+        let newest = dir.path().join(name(2));
         let whole = fs::read(&newest).unwrap();
         let damaged = (0..whole.len()).flat_map(|i| {
             let mut flipped = whole.clone();
@@ -303,9 +309,24 @@ mod tests {
         });
         for bytes in damaged {
             fs::write(&newest, bytes).unwrap();
-            let (_, found) = Checkpoints::open(dir.path()).unwrap();
+            let (_, found) = open(dir.path());
             assert_eq!(found.newest.map(|c| c.head.at_ms), Some(1));
             assert_eq!(found.damaged.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_falaj_that_was_overtaken_cannot_put_its_checkpoint_over_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut paused, _) = open(dir.path());
+        paused.write(&checkpoint(1)).unwrap();
+        let (mut active, _) = open(dir.path());
+        for at in 2..=4 {
+            active.write(&checkpoint(at)).unwrap();
+            let error = paused.write(&checkpoint(100)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+            let (_, found) = open(dir.path());
+            assert_eq!(found.newest.map(|c| c.head.at_ms), Some(at));
         }
     }
 }

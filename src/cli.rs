@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use falaj_privacy::Code;
+use falaj_record::Period;
 
 /// Real-time data pipelines in one binary, private by construction.
 #[derive(Debug, Parser)]
@@ -53,6 +54,11 @@ pub enum Command {
     Init(Init),
     /// Forgets everything a pipeline keeps: topic, checkpoints, views, keys.
     Reset(Reset),
+    /// Makes, lists, describes and deletes topics.
+    #[command(subcommand)]
+    Topic(Topic),
+    /// The embedded log on its own, for Kafka clients.
+    Broker(Broker),
     /// Lists the records that could not be used.
     #[command(subcommand)]
     Rejects(Rejects),
@@ -76,6 +82,10 @@ pub struct Demo {
     /// Port of the page; 0 takes a free one.
     #[arg(long, default_value_t = 8050)]
     pub port: u16,
+    /// Port on which Kafka clients reach the embedded log; 0 takes a free one [default: 9092, or a free
+    /// one where that is taken].
+    #[arg(long)]
+    pub kafka_port: Option<u16>,
     /// Where the demo keeps its data.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -117,6 +127,9 @@ pub struct Run {
 pub struct Check {
     #[command(flatten)]
     pub pipeline: Pipeline,
+    /// Also connects: are the brokers there, may they be used, and is the topic what the file says?
+    #[arg(long)]
+    pub connect: bool,
     /// Says what the code of a privacy error means.
     #[arg(long, value_name = "CODE")]
     pub explain: Option<Code>,
@@ -154,6 +167,108 @@ pub struct Reset {
     /// Does not ask.
     #[arg(long, short)]
     pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Broker {
+    /// Where to listen; port 0 takes a free one. Beyond loopback only with TLS and users.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9092")]
+    pub listen: SocketAddr,
+    /// Host and port that clients are told to use [default: where they connected to].
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
+    pub advertise: Option<(String, u16)>,
+    /// Partitions of a topic that does not say how many it has.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=1024))]
+    pub partitions: i32,
+    /// Certificate with its chain, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Who may connect: `name password` a line, in a file that only its owner may read.
+    #[arg(long, value_name = "FILE")]
+    pub users: Option<PathBuf>,
+    /// Where the log is kept [default: `$XDG_DATA_HOME/falaj/broker`].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or("a host and a port: `host:9092`")?;
+    // An IPv6 address stands in brackets before its port, and without them on the wire.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() {
+        return Err("the host is missing: `host:9092`".into());
+    }
+    let port = port
+        .parse()
+        .map_err(|_| "the port is a number up to 65535")?;
+    Ok((host.to_owned(), port))
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Topic {
+    /// Makes a topic that is not there.
+    Create(TopicCreate),
+    /// Prints the names of all topics.
+    List(Brokers),
+    /// Prints identity, retention, and start and end of each partition.
+    Describe(TopicDescribe),
+    /// Deletes a topic, its records and its rejects.
+    Delete(TopicDelete),
+}
+
+/// Which broker, and how to reach it.
+#[derive(Debug, Clone, Args)]
+pub struct Brokers {
+    /// Addresses of the brokers; the default is where `falaj demo` and `falaj broker` listen.
+    #[arg(long, value_name = "ADDRESSES", default_value = "127.0.0.1:9092")]
+    pub brokers: String,
+    /// A setting of the Kafka client, for example `security.protocol=SSL` or, for secrets,
+    /// `sasl.password=env:NAME` or `..=file:PATH`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub option: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub struct TopicCreate {
+    /// Its name.
+    pub topic: String,
+    #[command(flatten)]
+    pub brokers: Brokers,
+    /// How many partitions it is cut into.
+    #[arg(long, default_value_t = 4)]
+    pub partitions: u32,
+    /// How long records are kept.
+    #[arg(long, default_value = "7d")]
+    pub retention: Period,
+}
+
+#[derive(Debug, Args)]
+pub struct TopicDescribe {
+    /// Its name.
+    pub topic: String,
+    #[command(flatten)]
+    pub brokers: Brokers,
+    /// As one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct TopicDelete {
+    /// Its name.
+    pub topic: String,
+    #[command(flatten)]
+    pub brokers: Brokers,
+}
+
+fn pair(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text.split_once('=').ok_or("it has no `=`")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Subcommand)]

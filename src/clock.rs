@@ -5,37 +5,34 @@
 //! old row win. A ceiling is reserved on disk (with fsync) before any version up to it is given.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::data_dir::write_atomically;
+use crate::state::State;
 
 /// How far ahead a reservation reaches. A crash skips at most this much.
 const RESERVED_US: i64 = 60_000_000;
 
-/// Gives versions; one owner per data directory.
+/// What the ceiling is kept under.
+const NAME: &str = "clock";
+
+/// Gives versions; one owner per place of state.
 #[derive(Debug)]
 pub struct VersionClock {
-    path: PathBuf,
+    state: Arc<State>,
     last: i64,
     ceiling: i64,
 }
 
 impl VersionClock {
-    /// Opens the clock whose ceiling is kept in `path`.
+    /// Opens the clock whose ceiling is kept in `state`.
     ///
     /// # Errors
-    /// Where the file cannot be read, or holds no number.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let last = match std::fs::read_to_string(path) {
-            Ok(text) => text.trim().parse().map_err(|_| {
-                io::Error::new(io::ErrorKind::InvalidData, "the file holds no number")
-            })?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-            Err(e) => return Err(e),
-        };
+    /// Where it cannot be read, or is no number.
+    pub fn open(state: Arc<State>) -> io::Result<Self> {
+        let last = read(&state)?;
         Ok(Self {
-            path: path.to_owned(),
+            state,
             last,
             ceiling: last,
         })
@@ -52,12 +49,29 @@ impl VersionClock {
     fn next_at(&mut self, now: i64) -> io::Result<i64> {
         let version = now.max(self.last + 1);
         if version > self.ceiling {
+            if self.ceiling != 0 && read(&self.state)? != self.ceiling {
+                return Err(io::Error::other(
+                    "another falaj has reserved versions since",
+                ));
+            }
             let ceiling = version + RESERVED_US;
-            write_atomically(&self.path, format!("{ceiling}\n").as_bytes())?;
+            self.state
+                .write(NAME, format!("{ceiling}\n").into_bytes())?;
             self.ceiling = ceiling;
         }
         self.last = version;
         Ok(version)
+    }
+}
+
+/// The ceiling that is kept; 0 where there is none yet.
+fn read(state: &State) -> io::Result<i64> {
+    match state.read(NAME)? {
+        Some(bytes) => std::str::from_utf8(&bytes)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the clock holds no number")),
+        None => Ok(0),
     }
 }
 
@@ -80,12 +94,12 @@ mod tests {
     #[test]
     fn versions_grow_over_restarts_and_clocks_that_run_backwards() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("clock");
-        let mut clock = VersionClock::open(&path).unwrap();
+        let state = Arc::new(State::Folder(dir.path().to_owned()));
+        let mut clock = VersionClock::open(Arc::clone(&state)).unwrap();
         let a = clock.next_at(1_000).unwrap();
         let b = clock.next_at(500).unwrap();
         assert_eq!((a, b), (1_000, 1_001));
-        let mut again = VersionClock::open(&path).unwrap();
+        let mut again = VersionClock::open(state).unwrap();
         assert!(
             again.next_at(600).unwrap() > b,
             "a version was given twice after a restart"
@@ -95,7 +109,19 @@ mod tests {
     #[test]
     fn a_ceiling_that_cannot_be_written_gives_no_version() {
         let dir = tempfile::tempdir().unwrap();
-        let mut clock = VersionClock::open(&dir.path().join("missing/clock")).unwrap();
+        let missing = State::Folder(dir.path().join("missing"));
+        let mut clock = VersionClock::open(Arc::new(missing)).unwrap();
         assert!(clock.next().is_err());
+    }
+
+    #[test]
+    fn who_was_overtaken_reserves_no_more_versions() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = Arc::new(State::Folder(dir.path().to_owned()));
+        let mut paused = VersionClock::open(Arc::clone(&state)).unwrap();
+        let last = paused.next_at(1_000).unwrap();
+        let mut active = VersionClock::open(state).unwrap();
+        assert!(active.next_at(1_000).unwrap() > last + RESERVED_US - 1);
+        assert!(paused.next_at(1_000 + 2 * RESERVED_US).is_err());
     }
 }

@@ -18,7 +18,8 @@ use std::time::Duration;
 pub struct Config {
     /// What holds for the pipeline as a whole.
     pub pipeline: PipelineConfig,
-    /// Where raw records come from: `[source.http]` or `[source.file]`.
+    /// Where raw records come from: `[source.http]`, `[source.file]`, `[source.ingest]` or
+    /// `[source.kafka]`.
     pub source: SourceConfig,
     /// The Kafka topic of cleared records.
     #[serde(default)]
@@ -57,6 +58,10 @@ pub struct PipelineConfig {
     /// A partition without new records for this long no longer holds windows open.
     #[serde(default = "thirty_seconds")]
     pub idle_after: Period,
+    /// Where checkpoints, clock and policies are kept: a folder, relative to this file, or
+    /// `s3://bucket/prefix`; without it, the data directory. A standby on another machine takes over
+    /// from there.
+    pub state: Option<String>,
     /// How often a checkpoint is written.
     #[serde(default = "five_seconds")]
     pub checkpoint: Period,

@@ -7,6 +7,7 @@
 //!   policies.json        what each policy declared that records here were cleared under
 //!   clock                ceiling of the version clock
 //!   topic/               the embedded log
+//!   ingest/              keys of requests of the last day, hashed
 //!   checkpoints/         the two newest checkpoints
 //!   views.sqlite         the embedded sink
 //!   address              where the page of the running falaj is
@@ -20,9 +21,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use falaj_privacy::Declarations;
+use falaj_record::Secret;
 
 use crate::failure::{Failure, Fault};
+use crate::state::State;
 
+/// What the policies are kept under.
+const POLICIES: &str = "policies.json";
 /// Length of the master key in bytes.
 const KEY_BYTES: usize = 32;
 
@@ -69,12 +74,9 @@ impl DataDir {
         self.0.join("topic")
     }
 
-    pub fn checkpoints(&self) -> PathBuf {
-        self.0.join("checkpoints")
-    }
-
-    pub fn clock(&self) -> PathBuf {
-        self.0.join("clock")
+    /// What `[source.ingest]` remembers keys in.
+    pub fn ingest(&self) -> PathBuf {
+        self.0.join("ingest/keys.sqlite")
     }
 
     pub fn address(&self) -> PathBuf {
@@ -94,6 +96,22 @@ impl DataDir {
     /// # Errors
     /// Where it cannot be made or written, or another falaj holds the lock.
     pub fn lock(&self) -> Result<Lock, Failure> {
+        self.try_lock()?.ok_or_else(|| {
+            Failure::run(
+                Fault::new(format!(
+                    "another falaj is running this pipeline in `{}`",
+                    self.0.display()
+                ))
+                .hint("stop it first, or name another directory with `--data-dir`"),
+            )
+        })
+    }
+
+    /// As [`DataDir::lock`]; nothing where another falaj holds the lock.
+    ///
+    /// # Errors
+    /// Where the directory cannot be made or written.
+    pub fn try_lock(&self) -> Result<Option<Lock>, Failure> {
         let unusable = |e: io::Error| {
             Failure::run(
                 Fault::new(format!(
@@ -113,14 +131,8 @@ impl DataDir {
             .open(self.0.join("lock"))
             .map_err(unusable)?;
         match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Failure::run(
-                Fault::new(format!(
-                    "another falaj is running this pipeline in `{}`",
-                    self.0.display()
-                ))
-                .hint("stop it first, or name another directory with `--data-dir`"),
-            )),
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(unusable(e)),
         }
     }
@@ -131,11 +143,42 @@ impl DataDir {
             .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
+    /// The master key of a pipeline: the one that `secret` names (relative to `base`), else the key file
+    /// here, made at the first start.
+    ///
+    /// # Errors
+    /// Where it cannot be read or written, or is no key.
+    pub fn master_key(
+        &self,
+        secret: Option<&Secret>,
+        base: &Path,
+    ) -> Result<[u8; KEY_BYTES], Failure> {
+        match secret {
+            Some(secret) => named_key(secret, base),
+            None => self.key_or_new(),
+        }
+    }
+
+    /// As [`DataDir::master_key`], making none.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is no key.
+    pub fn existing_key(
+        &self,
+        secret: Option<&Secret>,
+        base: &Path,
+    ) -> Result<Option<[u8; KEY_BYTES]>, Failure> {
+        match secret {
+            Some(secret) => named_key(secret, base).map(Some),
+            None => self.read_key(),
+        }
+    }
+
     /// The master key, if there is one already.
     ///
     /// # Errors
     /// Where it cannot be read, is of another length, or may be read by others than its owner.
-    pub fn read_key(&self) -> Result<Option<[u8; KEY_BYTES]>, Failure> {
+    fn read_key(&self) -> Result<Option<[u8; KEY_BYTES]>, Failure> {
         let path = self.key();
         let wrong = |what: String, hint: &str| Failure::run(Fault::new(what).hint(hint.to_owned()));
         let mut file = match File::open(&path) {
@@ -183,7 +226,7 @@ impl DataDir {
     ///
     /// # Errors
     /// As [`DataDir::read_key`], and where it cannot be written.
-    pub fn key_or_new(&self) -> Result<[u8; KEY_BYTES], Failure> {
+    fn key_or_new(&self) -> Result<[u8; KEY_BYTES], Failure> {
         if let Some(key) = self.read_key()? {
             return Ok(key);
         }
@@ -206,7 +249,6 @@ impl DataDir {
 /// The policies that records in this data directory were cleared under, oldest first.
 #[derive(Debug)]
 pub struct Policies {
-    path: PathBuf,
     known: Vec<Declarations>,
 }
 
@@ -215,17 +257,19 @@ impl Policies {
     ///
     /// # Errors
     /// Where the file is there and cannot be read.
-    pub fn open(dir: &DataDir) -> Result<Self, Failure> {
-        let path = dir.path().join("policies.json");
+    pub fn open(state: &State) -> Result<Self, Failure> {
         let unreadable = |why: String| {
-            Failure::run(Fault::new(format!("cannot read `{}`", path.display())).cause(why))
+            let place = state.place();
+            Failure::run(Fault::new(format!("cannot read `{POLICIES}` in `{place}`")).cause(why))
         };
-        let known = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(unreadable(e.to_string())),
+        let known = match state
+            .read(POLICIES)
+            .map_err(|e| unreadable(e.to_string()))?
+        {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?,
+            None => Vec::new(),
         };
-        Ok(Self { path, known })
+        Ok(Self { known })
     }
 
     /// The policies before the one of now.
@@ -238,20 +282,54 @@ impl Policies {
     ///
     /// # Errors
     /// Where the file cannot be written.
-    pub fn with(mut self, now: &Declarations) -> Result<Vec<Declarations>, Failure> {
+    pub fn with(mut self, now: &Declarations, state: &State) -> Result<Vec<Declarations>, Failure> {
         if self.known.last() != Some(now) {
             self.known.retain(|known| known.hash != now.hash);
             self.known.push(now.clone());
             let bytes = serde_json::to_vec_pretty(&self.known).expect("plain data");
-            write_atomically(&self.path, &bytes).map_err(|e| {
-                Failure::run(Fault::new(format!("cannot write `{}`", self.path.display())).cause(e))
+            state.write(POLICIES, bytes).map_err(|e| {
+                let place = state.place();
+                Failure::run(Fault::new(format!("cannot write `{POLICIES}` in `{place}`")).cause(e))
             })?;
         }
         Ok(self.earlier(now))
     }
 }
 
-fn make_private_dir(path: &Path) -> io::Result<()> {
+/// The key in a secret: 64 hexadecimal digits.
+fn named_key(secret: &Secret, base: &Path) -> Result<[u8; KEY_BYTES], Failure> {
+    let unusable = |cause: String| {
+        Failure::run(
+            Fault::new("cannot use the key that `privacy.key` names")
+                .cause(cause)
+                .hint("a key is 64 hexadecimal digits, as `openssl rand -hex 32` gives them"),
+        )
+    };
+    let text = secret.read(base).map_err(unusable)?;
+    let mut key = [0; KEY_BYTES];
+    let digits = text.trim().as_bytes();
+    if digits.len() != 2 * KEY_BYTES {
+        return Err(unusable(format!(
+            "it has {} characters, not {}",
+            digits.len(),
+            2 * KEY_BYTES
+        )));
+    }
+    for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16);
+        let value = digit(0).zip(digit(1)).map(|(high, low)| high * 16 + low);
+        *byte = value
+            .and_then(|value| u8::try_from(value).ok())
+            .ok_or_else(|| unusable("it holds something else than hexadecimal digits".into()))?;
+    }
+    Ok(key)
+}
+
+/// Makes a folder, and those above it, for its owner only.
+///
+/// # Errors
+/// As the file system gives them.
+pub fn make_private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -264,24 +342,43 @@ fn make_private_dir(path: &Path) -> io::Result<()> {
 /// # Errors
 /// As the file system gives them; the old content is still there then.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
     let beside = path.with_extension("new");
+    write_beside(&beside, bytes)?;
+    fs::rename(&beside, path)?;
+    sync_folder(path)
+}
+
+/// As [`write_atomically`], where `path` is not there yet; of two processes that try, one is told.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] where it is there; else as the file system gives them.
+pub fn create_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension(format!("{}.new", std::process::id()));
+    write_beside(&beside, bytes)?;
+    let linked = fs::hard_link(&beside, path);
+    let removed = fs::remove_file(&beside);
+    linked.and(removed)?;
+    sync_folder(path)
+}
+
+fn write_beside(beside: &Path, bytes: &[u8]) -> io::Result<()> {
     let written = (|| {
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(true)
             .write(true)
             .mode(0o600)
-            .open(&beside)?;
+            .open(beside)?;
         file.write_all(bytes)?;
         file.sync_all()
     })();
-    if let Err(e) = written {
-        let _ = fs::remove_file(&beside);
-        return Err(e);
-    }
-    fs::rename(&beside, path)?;
-    File::open(folder)?.sync_all()
+    written.inspect_err(|_| {
+        let _ = fs::remove_file(beside);
+    })
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]
@@ -319,5 +416,28 @@ mod tests {
         drop(lock);
         assert!(!dir.is_locked());
         assert!(dir.lock().is_ok());
+    }
+
+    #[test]
+    fn a_named_key_is_64_hexadecimal_digits() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = DataDir(base.path().join("data"));
+        let read = |text: &str| {
+            fs::write(base.path().join("key"), text).unwrap();
+            dir.master_key(Some(&Secret::File("key".into())), base.path())
+        };
+        assert_eq!(read(&format!("{}\n", "0f".repeat(32))).unwrap(), [15; 32]);
+        for wrong in [
+            "",
+            "00",
+            &"0g".repeat(32),
+            &"é".repeat(32),
+            &"00".repeat(33),
+        ] {
+            let error = format!("{:?}", read(wrong).unwrap_err());
+            assert!(error.contains("privacy.key"), "{error}");
+            assert!(wrong.len() < 3 || !error.contains(wrong));
+        }
+        assert!(!dir.exists(), "no key file is made beside a named key");
     }
 }

@@ -5,29 +5,36 @@
 //! Always: records that the topic already has are not published again, whatever the source repeats.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use falaj_log::Log;
 use falaj_privacy::{
-    Decoded, Decoder, Gate, Key, KeyedPseudonyms, Keys, Passage, Publisher, PublisherState, Seen,
-    source_identity,
+    Cleared, Decoded, Decoder, Gate, Key, KeyedPseudonyms, Keys, Passage, Publisher,
+    PublisherState, Seen, source_identity,
 };
 use falaj_record::{
-    At, Fetched, Ledger, Positions, Publication, Raw, Src, TopicLedger, ViewKind, ViewUpdate,
+    At, Fetched, Ledger, Outbound, Positions, Publication, Src, TopicLedger, ViewKind, ViewUpdate,
 };
 use falaj_serve::{Hub, Time};
 use falaj_sinks::{Limits, Outlet, Pending, Places};
-use falaj_source::{Opening, Source};
-use falaj_topic::{Broker, Topic};
+use falaj_source::{Held, Journalled, Opening, Outcome, Portion, Source, SourceConfig};
+use falaj_topic::{Broker, Lease, Topic, TopicError, group_of};
 use falaj_views::Views;
 use tokio_util::sync::CancellationToken;
 
+use crate::active::Active;
 use crate::checkpoint::{Checkpoint, Checkpoints, Found, Moment, SourceState};
 use crate::clock::{VersionClock, now_ms, now_us};
 use crate::data_dir::{DataDir, Lock, Policies};
 use crate::failure::{Failure, Fault};
-use crate::plan::Plan;
+use crate::ingest::Requests;
+use crate::plan::{Plan, raw_topic};
+use crate::raw::RawTopics;
 use crate::report::Notes;
+use crate::state::State;
 
 /// Names of the blobs in a checkpoint.
 const VIEWS: &str = "views";
@@ -35,8 +42,10 @@ const SEEN: &str = "decoder";
 const PUBLISHER: &str = "publisher";
 const SINK: &str = "sink:";
 
-/// Waits between tries to publish while the topic's disk is full or failing.
-const PUBLISH_RETRY: Duration = Duration::from_millis(500);
+/// Waits between tries while the topic's disk is full or failing, or its cluster is away.
+const TOPIC_RETRY: Duration = Duration::from_millis(500);
+/// Longest wait for the group to take positions, which nothing depends on.
+const SHOW_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Most rejects read at once while counting those of the source.
 const REJECTS_READ_MAX: usize = 4096;
 /// Most bytes taken from the topic in one read while a view is computed again.
@@ -48,17 +57,24 @@ pub struct Line {
     pub derive: Derive,
     pub notes: Arc<Notes>,
     pub hub: Hub,
+    /// The embedded log, for whoever opens it to other clients.
+    pub log: Option<Arc<Log>>,
     /// Held until the line has ended.
+    pub lease: Lease,
     pub lock: Lock,
 }
 
 /// Source → gate → topic.
 pub struct Intake {
     pub source: Box<dyn Source>,
-    pub gate: Gate,
+    gate: Gate,
+    keys: Keys,
     topic: Arc<dyn Topic>,
-    /// Highest position of this source that each partition had at the start.
-    held: BTreeMap<i32, u64>,
+    /// Identity of each part of the source.
+    names: BTreeMap<i32, Arc<str>>,
+    /// For each part of the source that gave records: the highest position of it that each
+    /// partition of the topic had at the start.
+    held: BTreeMap<i32, BTreeMap<i32, u64>>,
     state: Arc<Mutex<SourceState>>,
     pub notes: Arc<Notes>,
 }
@@ -70,6 +86,7 @@ pub struct Derive {
     pub sinks: Outlets,
     broker: Arc<dyn Broker>,
     topic: Arc<dyn Topic>,
+    topic_name: String,
     policy: String,
     publisher: Publisher,
     hub: Hub,
@@ -92,6 +109,37 @@ fn locked(state: &Mutex<SourceState>) -> MutexGuard<'_, SourceState> {
 }
 
 impl Intake {
+    /// Waits until it is known which source this is, and sets it to go on where the last checkpoint
+    /// or the topic says. False where falaj is to stop.
+    ///
+    /// # Errors
+    /// Where the source cannot be read, or the topic cannot tell what it holds of it.
+    pub async fn resume(&mut self) -> Result<bool, Failure> {
+        if !self.source.ready().await.map_err(|e| Failure::stage(&e))? {
+            return Ok(false);
+        }
+        let source = self.source.as_mut();
+        let id = source_identity(&self.keys, source.kind(), source.material());
+        let kept = locked(&self.state).clone();
+        let state = resume_source(source, &id, kept, self.topic.as_ref()).await?;
+        *locked(&self.state) = state;
+        Ok(true)
+    }
+
+    /// The next records; nothing at the source's end, and where falaj is to stop.
+    ///
+    /// # Errors
+    /// Where the source cannot be read on.
+    pub async fn next(&mut self) -> Result<Option<Portion>, Failure> {
+        self.source.next().await.map_err(|e| Failure::stage(&e))
+    }
+
+    /// Lets through the gate what may pass.
+    pub fn clear(&mut self, portion: &Portion, now_ms: i64) -> Passage {
+        let part = self.part(portion.part);
+        self.gate.clear_of(&part, &portion.raws, now_ms)
+    }
+
     /// Makes what passed the gate durable on the topic, rejects on theirs, and then counts them.
     ///
     /// # Errors
@@ -99,7 +147,7 @@ impl Intake {
     /// until `stop`: then the records are as if the source had not given them.
     pub async fn publish(
         &mut self,
-        raws: &[Raw],
+        portion: &Portion,
         passage: Passage,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
@@ -108,80 +156,193 @@ impl Intake {
             rejects,
             withheld,
         } = passage;
+        let part = self.part(portion.part);
+        let passed = cleared.get().messages.len() as u64;
+        let earlier = &portion.earlier;
+        drop_held(&mut cleared, &earlier.held);
         let published = cleared.get().messages.len() as u64;
+        let first = rejects.partition_point(|reject| {
+            matches!(reject.at, At::Source { position, .. } if Some(position) <= earlier.rejected)
+        });
+        let rejected = &rejects[first..];
+        let known = self.held.contains_key(&portion.part);
+        if !known && !self.look_what_is_held(portion.part, &part, stop).await? {
+            return Ok(());
+        }
+        let mut failed = false;
         loop {
-            let held = &self.held;
-            if !held.is_empty() {
-                cleared.retain(|message| {
-                    let position = Src::parse(&message.src).map_or(0, |(_, position)| position);
-                    held.get(&message.partition)
-                        .is_none_or(|highest| position > *highest)
-                });
+            if let Some(held) = self.held.get(&portion.part) {
+                drop_held(&mut cleared, held);
             }
             match self.topic.publish(cleared.clone()).await {
                 Ok(()) => break,
                 Err(e) if e.passing() => {
+                    failed = true;
                     self.notes
                         .failing("topic", Some(Fault::from_error(&e).chain()));
-                    if stop
-                        .run_until_cancelled(tokio::time::sleep(PUBLISH_RETRY))
-                        .await
-                        .is_none()
+                    let pause = tokio::time::sleep(TOPIC_RETRY);
+                    // Some partitions may have taken their part: those must not get it twice.
+                    if stop.run_until_cancelled(pause).await.is_none()
+                        || !self.look_what_is_held(portion.part, &part, stop).await?
                     {
                         return Ok(());
                     }
-                    // Some partitions may have taken their part: those must not get it twice.
-                    let source = locked(&self.state).id.clone();
-                    self.held = self
-                        .topic
-                        .highest(&source)
-                        .await
-                        .map_err(|e| Failure::stage(&e))?;
                 }
                 Err(e) => return Err(Failure::stage(&e)),
             }
         }
-        self.notes.failing("topic", None);
-        self.topic
-            .reject(&rejects)
-            .await
-            .map_err(|e| Failure::stage(&e))?;
-        let offsets = self.topic.offsets().await.map_err(|e| Failure::stage(&e))?;
-        if let Some(last) = raws.last() {
+        if failed {
+            self.notes.failing("topic", None);
+        }
+        let rejecting = || self.topic.reject(rejected);
+        if patiently(&self.notes, "topic", stop, rejecting)
+            .await?
+            .is_none()
+        {
+            return Ok(());
+        }
+        let asking = || self.topic.offsets();
+        let Some(offsets) = patiently(&self.notes, "topic", stop, asking).await? else {
+            return Ok(());
+        };
+        let Some(last) = portion.raws.last() else {
+            return Ok(());
+        };
+        {
             let mut state = locked(&self.state);
-            state.position = last.position;
-            state.ledger.r#in += raws.len() as u64;
+            state.positions.insert(portion.part, last.position);
+            state.ledger.r#in += published + rejected.len() as u64 + withheld;
             state.ledger.published += published;
-            state.ledger.rejected += rejects.len() as u64;
+            state.ledger.rejected += rejected.len() as u64;
             state.ledger.withheld += withheld;
             state.ends = Positions(offsets.iter().map(|o| (o.partition, o.end)).collect());
-            if self.held.values().all(|highest| *highest <= last.position) {
-                self.held.clear();
-            }
+        }
+        if let Some(held) = self.held.get_mut(&portion.part)
+            && held.values().all(|highest| *highest <= last.position)
+        {
+            held.clear();
         }
         self.notes.note(|noted| {
             noted.cleared += published;
             noted.published += published;
             noted.withheld += withheld;
             noted.offsets = offsets;
-            for reject in &rejects {
+            for reject in rejected {
                 noted.reject(reject.reason);
             }
         });
+        self.source
+            .done(Outcome {
+                part: portion.part,
+                position: last.position,
+                published: passed,
+                rejects: &rejects,
+                withheld,
+            })
+            .await;
         Ok(())
+    }
+
+    /// Identity of a part of the source.
+    fn part(&mut self, part: i32) -> Arc<str> {
+        let (parted, state) = (self.source.parted(), &self.state);
+        let name = self
+            .names
+            .entry(part)
+            .or_insert_with(|| part_identity(&locked(state).id, parted, part));
+        Arc::clone(name)
+    }
+
+    /// Asks the topic what it holds of a part; false where `stop` came before it could tell.
+    async fn look_what_is_held(
+        &mut self,
+        part: i32,
+        name: &str,
+        stop: &CancellationToken,
+    ) -> Result<bool, Failure> {
+        let asking = || self.topic.highest(name);
+        let held = patiently(&self.notes, "topic", stop, asking).await?;
+        Ok(held.map(|held| self.held.insert(part, held)).is_some())
     }
 }
 
+/// Calls until it works, while what is wrong may pass; nothing where `stop` comes first. `stage` is
+/// shown as failing meanwhile.
+///
+/// # Errors
+/// What will not pass.
+async fn patiently<T, F: Future<Output = Result<T, TopicError>>>(
+    notes: &Notes,
+    stage: &'static str,
+    stop: &CancellationToken,
+    call: impl Fn() -> F,
+) -> Result<Option<T>, Failure> {
+    let mut failed = false;
+    loop {
+        match call().await {
+            Ok(done) => {
+                if failed {
+                    notes.failing(stage, None);
+                }
+                return Ok(Some(done));
+            }
+            Err(e) if e.passing() => {
+                failed = true;
+                notes.failing(stage, Some(Fault::from_error(&e).chain()));
+                let pause = tokio::time::sleep(TOPIC_RETRY);
+                if stop.run_until_cancelled(pause).await.is_none() {
+                    return Ok(None);
+                }
+            }
+            Err(e) => return Err(Failure::stage(&e)),
+        }
+    }
+}
+
+/// A stop came while the topic could not be used.
+fn interrupted() -> Failure {
+    Failure::run(
+        Fault::new("stopped while the topic could not be used")
+            .hint("start again: it goes on from the last checkpoint, and nothing is lost"),
+    )
+}
+
+/// Identity of a part: of the source itself, where that has no parts.
+fn part_identity(source: &str, parted: bool, part: i32) -> Arc<str> {
+    if parted {
+        format!("{source}.{part}").into()
+    } else {
+        source.into()
+    }
+}
+
+/// Leaves out the records up to what each partition holds.
+fn drop_held(cleared: &mut Cleared<Outbound>, held: &BTreeMap<i32, u64>) {
+    if held.is_empty() {
+        return;
+    }
+    cleared.retain(|message| {
+        let position = Src::parse(&message.src).map_or(0, |(_, position)| position);
+        held.get(&message.partition)
+            .is_none_or(|highest| position > *highest)
+    });
+}
+
 impl Derive {
-    /// Reads on from where the views are.
+    /// Reads on from where the views are. While the cluster is away this waits and tries again, until
+    /// `stop`: then there is nothing more.
     ///
     /// # Errors
     /// Where the topic cannot be read, or retention has overtaken the views.
-    pub async fn fetch(&self, bytes_max: usize, wait: Duration) -> Result<Vec<Fetched>, Failure> {
-        self.topic
-            .fetch(&self.positions, bytes_max, wait)
-            .await
-            .map_err(|e| Failure::stage(&e))
+    pub async fn fetch(
+        &self,
+        bytes_max: usize,
+        wait: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Vec<Fetched>, Failure> {
+        let fetching = || self.topic.fetch(&self.positions, bytes_max, wait);
+        let fetched = patiently(&self.notes, "views", stop, fetching).await?;
+        Ok(fetched.unwrap_or_default())
     }
 
     /// Whether nothing more was to be had behind what was just read.
@@ -193,7 +354,12 @@ impl Derive {
     ///
     /// # Errors
     /// Where the rejects cannot be written.
-    pub async fn count(&mut self, fetched: &[Fetched], decoded: Decoded) -> Result<(), Failure> {
+    pub async fn count(
+        &mut self,
+        fetched: &[Fetched],
+        decoded: Decoded,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
         let out = decoded.batch.get().len() as u64;
         let late = self.views.take_late(now_ms());
         let mut rejects = decoded.rejects;
@@ -203,10 +369,11 @@ impl Derive {
         self.ledger.duplicate += decoded.duplicates;
         let late_count = late.len() as u64;
         rejects.extend(late);
-        self.topic
-            .reject(&rejects)
-            .await
-            .map_err(|e| Failure::stage(&e))?;
+        // Without them this batch was not read: the next run reads it again.
+        let told = patiently(&self.notes, "views", stop, || self.topic.reject(&rejects)).await?;
+        if told.is_none() {
+            return Err(interrupted());
+        }
         let mut newest = None;
         for part in fetched {
             self.positions.advance(part.partition, part.next);
@@ -355,6 +522,7 @@ impl Derive {
         let written = tokio::task::block_in_place(|| self.checkpoints.write(&checkpoint));
         match written {
             Ok(bytes) => {
+                self.show_positions().await;
                 let duration_ms = self.checkpoint_at.elapsed().as_secs_f64() * 1000.0;
                 self.notes.failing("views", None);
                 self.notes.note(|noted| {
@@ -363,11 +531,27 @@ impl Derive {
                 });
                 Ok(true)
             }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(Failure::run(
+                Fault::new("another falaj has taken this pipeline over")
+                    .cause("it has written checkpoints since this one's last")
+                    .hint("this one has stopped; nothing is lost. Start it again as its standby"),
+            )),
             Err(e) => {
                 self.notes
                     .failing("views", Some(format!("cannot write a checkpoint: {e}")));
                 Ok(false)
             }
+        }
+    }
+
+    /// Shows the cluster's tools how far the views have come; falaj itself never reads it.
+    async fn show_positions(&self) {
+        let group = group_of(&self.topic_name);
+        let shown = self.topic.commit(&group, &self.positions);
+        match tokio::time::timeout(SHOW_WAIT_MAX, shown).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::debug!(error = %e, "positions are not shown to the group"),
+            Err(_) => tracing::debug!("positions are not shown to the group in time"),
         }
     }
 
@@ -487,48 +671,65 @@ impl Outlets {
     }
 }
 
+/// Where the page and the API of a plan's pipeline get what they show.
+pub fn hub(plan: &Plan) -> Hub {
+    let name = &plan.config.pipeline.name;
+    let hub = Hub::new(name, &plan.views.info(), plan.config.charts.clone());
+    hub.set_privacy(crate::panel::panel(plan));
+    hub
+}
+
 /// Opens everything a plan names and takes up where the last run stopped.
 ///
 /// # Errors
 /// Where something cannot be opened, or what was kept does not fit the plan.
-pub async fn open(plan: Plan, dir: &DataDir, stop: &CancellationToken) -> Result<Line, Failure> {
-    let lock = dir.lock()?;
-    let keys = Keys::new(&Key::new(dir.key_or_new()?));
+pub async fn open(
+    plan: &Plan,
+    dir: &DataDir,
+    hub: &Hub,
+    active: Active,
+    stop: &CancellationToken,
+) -> Result<Line, Failure> {
+    let Active {
+        lock,
+        broker,
+        log,
+        lease,
+    } = active;
+    let keys = Keys::new(&Key::new(
+        dir.master_key(plan.config.privacy.key.as_ref(), &plan.folder)?,
+    ));
     let notes = Arc::new(Notes::default());
-    let broker = falaj_topic::connect(&plan.config.topic, &dir.topic())
-        .await
-        .map_err(|e| Failure::stage(&e))?;
     let topic = broker
         .topic(&plan.config.topic)
         .await
         .map_err(|e| Failure::stage(&e))?;
-    let (checkpoints, found) = Checkpoints::open(&dir.checkpoints()).map_err(|e| {
-        Failure::run(Fault::new("cannot read the checkpoints in the data directory").cause(e))
-    })?;
+    let place = Arc::new(State::of(plan, dir)?);
+    let unreadable_in = |what: &str, cause: io::Error| {
+        Failure::run(Fault::new(format!("cannot read {what} in `{}`", place.place())).cause(cause))
+    };
+    let (checkpoints, found) =
+        Checkpoints::open(Arc::clone(&place)).map_err(|e| unreadable_in("the checkpoints", e))?;
     let kept = Kept::of(found);
-    kept.check(&plan, topic.as_ref()).await?;
-    let earlier = Policies::open(dir)?.with(plan.policy.declarations())?;
+    kept.check(plan, topic.as_ref()).await?;
+    let earlier = Policies::open(&place)?.with(plan.policy.declarations(), &place)?;
 
-    let mut source = open_source(&plan, stop).await?;
-    let id = source_identity(&keys, source.kind(), source.material());
-    let state = resume_source(source.as_mut(), &id, kept.source(), topic.as_ref()).await?;
-    let held = topic.highest(&id).await.map_err(|e| Failure::stage(&e))?;
+    let source = open_source(plan, dir, &keys, &broker, stop).await?;
     let pseudonyms = Arc::new(KeyedPseudonyms::new(&keys));
     let partitions = plan.config.topic.partitions;
-    let gate = Gate::new(Arc::clone(&plan.policy), pseudonyms, &keys, id, partitions);
-    let state = Arc::new(Mutex::new(state));
+    // Each call names the part of the source that its records are of.
+    let of = source.kind().into();
+    let gate = Gate::new(Arc::clone(&plan.policy), pseudonyms, &keys, of, partitions);
+    let state = Arc::new(Mutex::new(kept.source()));
 
     let mut decoder = Decoder::new(Arc::clone(&plan.policy), &keys, &earlier);
     if let Some(bytes) = kept.blob(SEEN) {
         decoder.resume(serde_json::from_slice::<Seen>(bytes).map_err(|_| unreadable(SEEN))?);
     }
     let infos = plan.views.info();
-    let hub = Hub::new(
-        &plan.config.pipeline.name,
-        &infos,
-        plan.config.charts.clone(),
-    );
-    hub.set_privacy(crate::panel::panel(&plan));
+    if let Some(desk) = source.desk() {
+        hub.set_ingest(Arc::new(Requests(desk)));
+    }
     let (k, delta_k) = (plan.policy.k(), plan.policy.delta_k());
     let publisher = match kept.blob(PUBLISHER) {
         Some(bytes) => {
@@ -538,9 +739,9 @@ pub async fn open(plan: Plan, dir: &DataDir, stop: &CancellationToken) -> Result
         }
         None => Publisher::new(k, delta_k),
     };
-    let sinks = open_sinks(&plan, dir, &kept).await?;
-    let rebuild = sinks.rebuild(&plan);
-    let views = resume_views(&plan, &rebuild, &kept, &keys, &earlier, topic.as_ref()).await?;
+    let sinks = open_sinks(plan, dir, &kept).await?;
+    let rebuild = sinks.rebuild(plan);
+    let views = resume_views(plan, &rebuild, &kept, &keys, &earlier, topic.as_ref()).await?;
     let positions = match kept.0 {
         Some(_) => kept.positions(),
         // Retention may have moved the start on before the first checkpoint was written.
@@ -556,6 +757,7 @@ pub async fn open(plan: Plan, dir: &DataDir, stop: &CancellationToken) -> Result
         sinks,
         broker,
         topic: Arc::clone(&topic),
+        topic_name: plan.config.topic.name.clone(),
         policy: plan.policy.hash().to_owned(),
         publisher,
         hub: hub.clone(),
@@ -563,9 +765,7 @@ pub async fn open(plan: Plan, dir: &DataDir, stop: &CancellationToken) -> Result
         ledger: kept.ledger().topic,
         rejects: kept.rejects(),
         source: Arc::clone(&state),
-        clock: VersionClock::open(&dir.clock()).map_err(|e| {
-            Failure::run(Fault::new(format!("cannot read `{}`", dir.clock().display())).cause(e))
-        })?,
+        clock: VersionClock::open(Arc::clone(&place)).map_err(|e| unreadable_in("the clock", e))?,
         checkpoints,
         checkpoint_every: plan.config.pipeline.checkpoint.0,
         checkpoint_at: Instant::now(),
@@ -579,8 +779,10 @@ pub async fn open(plan: Plan, dir: &DataDir, stop: &CancellationToken) -> Result
     let intake = Intake {
         source,
         gate,
+        keys,
         topic,
-        held,
+        names: BTreeMap::new(),
+        held: BTreeMap::new(),
         state,
         notes: Arc::clone(&notes),
     };
@@ -588,7 +790,9 @@ pub async fn open(plan: Plan, dir: &DataDir, stop: &CancellationToken) -> Result
         intake,
         derive,
         notes,
-        hub,
+        hub: hub.clone(),
+        log,
+        lease,
         lock,
     })
 }
@@ -599,7 +803,7 @@ struct Kept(Option<Checkpoint>);
 impl Kept {
     fn of(found: Found) -> Self {
         for (path, why) in &found.damaged {
-            tracing::warn!(file = %path.display(), why, "a checkpoint is damaged; the one before it is used");
+            tracing::warn!(file = %path, why, "a checkpoint is damaged; the one before it is used");
         }
         Self(found.newest)
     }
@@ -682,12 +886,34 @@ fn unreadable(part: &str) -> Failure {
     )
 }
 
-async fn open_source(plan: &Plan, stop: &CancellationToken) -> Result<Box<dyn Source>, Failure> {
-    let opening = Opening {
+async fn open_source(
+    plan: &Plan,
+    dir: &DataDir,
+    keys: &Keys,
+    broker: &Arc<dyn Broker>,
+    stop: &CancellationToken,
+) -> Result<Box<dyn Source>, Failure> {
+    let mut opening = Opening {
         inc: plan.policy.inc().to_vec(),
         max_record: plan.config.pipeline.max_record,
         ..Opening::new(&plan.folder, stop.clone())
     };
+    match &plan.config.source {
+        SourceConfig::Kafka(kafka) => {
+            let own = &plan.config.topic;
+            let raw = RawTopics::connect(raw_topic(kafka, own), plan, broker, &dir.topic()).await;
+            opening.broker = Some(Arc::new(raw.map_err(|e| Failure::stage(&e))?));
+        }
+        SourceConfig::Ingest(_) => {
+            let keys = keys.clone();
+            opening.journal = Some(Journalled {
+                path: dir.ingest(),
+                digest: Arc::new(move |kind, bytes| keys.digest(kind, bytes)),
+                partitions: plan.config.topic.partitions,
+            });
+        }
+        SourceConfig::Http(_) | SourceConfig::File(_) => {}
+    }
     falaj_source::open(&plan.config.source, opening)
         .await
         .map_err(|e| Failure::stage(&e))
@@ -695,8 +921,9 @@ async fn open_source(plan: &Plan, stop: &CancellationToken) -> Result<Box<dyn So
 
 /// Sets the source to go on where the last checkpoint or the topic says, and gives its state.
 ///
-/// A finite source is read again from the checkpoint: what the topic has of it already is counted
-/// and not published. Another one is not: what the topic got after the checkpoint is counted here.
+/// A source that can be read again is read from the checkpoint on: what the topic has of it already
+/// is counted and not published. Another one is not: what the topic got after the checkpoint is
+/// counted here.
 async fn resume_source(
     source: &mut dyn Source,
     id: &Arc<str>,
@@ -709,20 +936,21 @@ async fn resume_source(
         ..kept
     };
     if !same {
-        state.position = 0;
+        state.positions.clear();
     }
-    if !source.finite() {
+    if !source.rereads() {
         let held = topic.highest(id).await.map_err(|e| Failure::stage(&e))?;
-        let after = state.position;
-        state.position = held.values().copied().max().unwrap_or(0).max(after);
-        for offsets in topic.offsets().await.map_err(|e| Failure::stage(&e))? {
-            let counted = state.ends.next(offsets.partition).max(offsets.start);
-            let more = u64::try_from(offsets.end - counted).unwrap_or(0);
-            state.ledger.r#in += more;
-            state.ledger.published += more;
+        let after = state.positions.get(&0).copied().unwrap_or(0);
+        let mut highest = held.values().copied().max().unwrap_or(0).max(after);
+        let offsets = topic.offsets().await.map_err(|e| Failure::stage(&e))?;
+        let more = topic.count(&state.ends).await;
+        let more = more.map_err(|e| Failure::stage(&e))?;
+        state.ledger.r#in += more;
+        state.ledger.published += more;
+        for offsets in offsets {
             state.ends.advance(offsets.partition, offsets.end);
         }
-        let mut next = 0;
+        let (mut next, mut rejected) = (0, None);
         loop {
             let rejects = topic
                 .rejects(next, REJECTS_READ_MAX)
@@ -733,18 +961,31 @@ async fn resume_source(
             };
             next = last + 1;
             for (_, reject) in &rejects {
-                if let At::Source { source, position } = &reject.at
-                    && source == id
-                    && *position > after
-                {
+                let At::Source { source, position } = &reject.at else {
+                    continue;
+                };
+                if source != id {
+                    continue;
+                }
+                rejected = rejected.max(Some(*position));
+                if *position > after {
                     state.ledger.r#in += 1;
                     state.ledger.rejected += 1;
-                    state.position = state.position.max(*position);
+                    highest = highest.max(*position);
                 }
             }
         }
+        state.positions.insert(0, highest);
+        let held = Held {
+            records: held,
+            rejected,
+        };
+        let resumed = source.resume_with(&held).await;
+        resumed.map_err(|e| Failure::stage(&e))?;
     }
-    source.resume_after(state.position);
+    for (part, position) in &state.positions {
+        source.resume_after(*part, *position);
+    }
     Ok(state)
 }
 

@@ -3,6 +3,7 @@
 //! Reads the command line, runs it, prints an error with its hint, and gives the exit code.
 //! The data path is in `pipeline.rs`; `ARCHITECTURE.md` is the map.
 
+mod active;
 mod checkpoint;
 mod cli;
 mod clock;
@@ -11,11 +12,15 @@ mod config;
 mod data_dir;
 mod document;
 mod failure;
+mod ingest;
 mod line;
 mod panel;
 mod pipeline;
 mod plan;
+mod raw;
+mod reader;
 mod report;
+mod state;
 mod stdio;
 
 use std::process::ExitCode;
@@ -53,7 +58,7 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => commands::demo::demo(args).await,
         Command::Run(args) => commands::run::run(args).await,
-        Command::Check(args) => commands::check::check(&args),
+        Command::Check(args) => commands::check::check(&args).await,
         Command::Tap(args) => commands::tap::tap(args).await,
         Command::Init(args) => {
             let path = commands::init::init(&args.dir)?;
@@ -70,7 +75,9 @@ async fn run(command: Command) -> Result<(), Failure> {
             let dir = DataDir::locate(args.pipeline.data_dir.as_deref(), name)?;
             commands::reset::reset(&dir, args.yes)
         }
-        Command::Rejects(Rejects::List(args)) => commands::rejects::list(&args),
+        Command::Topic(command) => commands::topic::topic(command).await,
+        Command::Rejects(Rejects::List(args)) => commands::rejects::list(&args).await,
+        Command::Broker(args) => commands::broker::broker(args).await,
         Command::Schema => {
             let text = serde_json::to_string_pretty(&config::schema()).expect("a schema is JSON");
             stdio::data(&text);

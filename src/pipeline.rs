@@ -15,7 +15,7 @@ use crate::failure::{Failure, Fault};
 use crate::line::{Derive, Intake, Line};
 
 /// Most bytes taken from the topic in one read.
-const FETCH_BYTES_MAX: usize = 1 << 20;
+const FETCH_BYTES_MAX: usize = 256 << 10;
 /// Longest wait of one read for new records; also the pace of an idle pipeline.
 const FETCH_WAIT: Duration = Duration::from_millis(50);
 /// Longest time that changed rows wait while the pipeline catches up.
@@ -34,14 +34,23 @@ pub enum Until {
     CaughtUp,
 }
 
+/// How a run ended.
+pub enum Ended {
+    /// As it was to, with everything in the last checkpoint.
+    Done(Box<Derive>),
+    /// The lease on the cluster was lost: this falaj may not write any more.
+    Lost,
+}
+
 /// Runs the line until `until` or `stop`; then drains, checkpoints and returns.
 ///
 /// # Errors
 /// Where a stage cannot go on. What was acknowledged before is on disk.
-pub async fn run(line: Line, until: Until, stop: CancellationToken) -> Result<Derive, Failure> {
+pub async fn run(line: Line, until: Until, stop: CancellationToken) -> Result<Ended, Failure> {
     let Line {
         mut intake,
         mut derive,
+        lease,
         lock: _lock,
         ..
     } = line;
@@ -54,11 +63,22 @@ pub async fn run(line: Line, until: Until, stop: CancellationToken) -> Result<De
         ended.cancel();
         Ok(())
     };
-    let deriving = derive_views(&mut derive, &ended);
-    tokio::try_join!(taking, deriving)?;
+    let deriving = derive_views(&mut derive, &ended, &stop);
+    let over = tokio::select! {
+        over = async { tokio::try_join!(taking, deriving) } => over,
+        lost = lease.lost() => Err(Failure::stage(&lost)),
+    };
+    if let Err(failure) = over {
+        if lease.held() {
+            return Err(failure);
+        }
+        // Another one may be active by now: nothing more is written, and what was is in its view.
+        derive.close().await;
+        return Ok(Ended::Lost);
+    }
     derive.sinks.drained(SINKS_WAIT_MAX).await;
     if derive.checkpoint().await? {
-        return Ok(derive);
+        return Ok(Ended::Done(Box::new(derive)));
     }
     Err(Failure::run(
         Fault::new("cannot write the last checkpoint; the one before it is still there")
@@ -68,14 +88,12 @@ pub async fn run(line: Line, until: Until, stop: CancellationToken) -> Result<De
 
 /// Source → gate → topic.
 async fn take_in(intake: &mut Intake, stop: &CancellationToken) -> Result<(), Failure> {
-    while !stop.is_cancelled() {
-        let next = tokio::select! {
-            next = intake.source.next() => next.map_err(|e| Failure::stage(&e))?,
-            () = stop.cancelled() => break,
-        };
-        let Some(raws) = next else { break };
-        let passage = intake.gate.clear(&raws, now_ms());
-        intake.publish(&raws, passage, stop).await?;
+    if intake.resume().await? {
+        // Sources end by themselves when they are to stop: who waits for an answer gets one.
+        while let Some(portion) = intake.next().await? {
+            let passage = intake.clear(&portion, now_ms());
+            intake.publish(&portion, passage, stop).await?;
+        }
     }
     if stop.is_cancelled() {
         intake
@@ -86,12 +104,16 @@ async fn take_in(intake: &mut Intake, stop: &CancellationToken) -> Result<(), Fa
 }
 
 /// Topic → decode → views → sinks and page, until the topic's end after `ended`.
-async fn derive_views(derive: &mut Derive, ended: &CancellationToken) -> Result<(), Failure> {
+async fn derive_views(
+    derive: &mut Derive,
+    ended: &CancellationToken,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
     let (mut drained, mut published) = (Instant::now(), Instant::now());
     loop {
         let last = ended.is_cancelled();
         let wait = if last { Duration::ZERO } else { FETCH_WAIT };
-        let fetched = derive.fetch(FETCH_BYTES_MAX, wait).await?;
+        let fetched = derive.fetch(FETCH_BYTES_MAX, wait, stop).await?;
         let at_end = fetched.is_empty();
         if !at_end {
             let decoded = derive.decoder.decode(&fetched, now_ms());
@@ -99,7 +121,7 @@ async fn derive_views(derive: &mut Derive, ended: &CancellationToken) -> Result<
                 .views
                 .push(&decoded.batch)
                 .map_err(|e| Failure::stage(&e))?;
-            derive.count(&fetched, decoded).await?;
+            derive.count(&fetched, decoded, stop).await?;
         }
         if at_end || drained.elapsed() >= DRAIN_EVERY || Derive::is_near_end(&fetched) {
             derive.drain().await?;

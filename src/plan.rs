@@ -10,6 +10,8 @@ use std::sync::Arc;
 use falaj_privacy::{Policy, PolicyParts};
 use falaj_record::{Hint, ViewInfo};
 use falaj_sinks::SinkConfig;
+use falaj_source::{KafkaConfig, SourceConfig};
+use falaj_topic::{TopicConfig, TopicError, rejects_topic};
 use falaj_views::{ViewError, ViewOptions, ViewSpec, Views};
 
 use crate::config::Config;
@@ -49,6 +51,7 @@ impl Plan {
                 &error,
             ));
         }
+        faults.extend(source(document, &config));
         let policy = Policy::compile(&PolicyParts {
             privacy: &config.privacy,
             purposes: &config.purpose,
@@ -188,6 +191,50 @@ fn names(document: &Document, config: &Config) -> Vec<Fault> {
         );
     }
     faults
+}
+
+/// What is wrong with a raw topic.
+fn source(document: &Document, config: &Config) -> Vec<Fault> {
+    let SourceConfig::Kafka(kafka) = &config.source else {
+        return Vec::new();
+    };
+    let mut faults = Vec::new();
+    let own = &config.topic.name;
+    let at = |key: &str, message: String| document.fault(&["source", "kafka", key], message);
+    if kafka.topic == *own || kafka.topic == rejects_topic(own) {
+        faults.push(
+            at(
+                "topic",
+                format!(
+                    "`{}` is the pipeline's own topic: raw records come from another one",
+                    kafka.topic
+                ),
+            )
+            .hint(format!(
+                "give the pipeline's own topic another name, for example `[topic] name = \"{}.cleared\"`",
+                kafka.topic
+            )),
+        );
+    }
+    match raw_topic(kafka, &config.topic).check() {
+        Err(TopicError::Setting { key, reason, hint }) => {
+            let key = if key == "brokers" { "brokers" } else { "topic" };
+            let fault = at(key, format!("`source.kafka.{key}`: {reason}"));
+            faults.push(fault.hint(hint));
+        }
+        Err(error) => faults.push(with_hint(at("topic", error.to_string()), &error)),
+        Ok(()) => {}
+    }
+    faults
+}
+
+/// The topic of `[source.kafka]`: as the pipeline's own, but for its name and where it is.
+pub fn raw_topic(kafka: &KafkaConfig, own: &TopicConfig) -> TopicConfig {
+    TopicConfig {
+        name: kafka.topic.clone(),
+        brokers: kafka.brokers.clone().unwrap_or_else(|| own.brokers.clone()),
+        ..own.clone()
+    }
 }
 
 fn sinks(document: &Document, config: &Config, views: &[Arc<ViewInfo>]) -> Vec<Fault> {

@@ -155,6 +155,7 @@ impl Reporter {
                     bytes_total: source.bytes,
                     rate: self.rate("source"),
                     bytes_rate: self.rate("bytes"),
+                    lag: source.lag,
                 }),
                 lag: lag(&positions, noted, now),
                 positions,

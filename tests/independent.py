@@ -51,6 +51,8 @@ def clear(line):
     if not isinstance(record, dict):
         raise Rejected("object")
     age = typed(record, "dob.age", "int")
+    if age is not None and not -1000 <= age // 10 <= 1000:
+        raise Rejected("dob.age")
     email = typed(record, "email", "string")
     fields = {
         "nat": typed(record, "nat", "string"),

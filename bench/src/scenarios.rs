@@ -192,7 +192,8 @@ async fn file_views(data: &Data) -> Outcome {
         .await
         .expect("the file is there");
     let mut taken = 0;
-    while let Some(raws) = source.next().await.expect("the file can be read") {
+    while let Some(portion) = source.next().await.expect("the file can be read") {
+        let raws = portion.raws;
         let passage = gate.clear(&raws, data.time_ms(taken));
         taken += raws.len() as u64;
         let fetched = memory.fetch(passage.cleared.get());

@@ -1,9 +1,10 @@
 //! `falaj check`: what a pipeline file means, or what is wrong with it.
 
+use falaj_topic::TopicError;
 use serde_json::json;
 
 use crate::cli;
-use crate::failure::Failure;
+use crate::failure::{Failure, Fault};
 use crate::panel::panel;
 use crate::plan::{self, Plan};
 use crate::stdio;
@@ -12,7 +13,7 @@ use crate::stdio;
 ///
 /// # Errors
 /// Everything that is wrong, with file, line and column.
-pub fn check(args: &cli::Check) -> Result<(), Failure> {
+pub async fn check(args: &cli::Check) -> Result<(), Failure> {
     if let Some(code) = args.explain {
         stdio::data(code.explain());
         return Ok(());
@@ -27,6 +28,61 @@ pub fn check(args: &cli::Check) -> Result<(), Failure> {
         for line in lines(&plan) {
             stdio::data(&line);
         }
+    }
+    if args.connect {
+        connect(&plan, args.json).await?;
+    }
+    Ok(())
+}
+
+/// Connects to what the plan names, and says what it finds. Nothing is made and nothing is changed.
+async fn connect(plan: &Plan, json: bool) -> Result<(), Failure> {
+    let config = &plan.config.topic;
+    let say = |text: String| {
+        if json {
+            stdio::say(&text);
+        } else {
+            stdio::data(&text);
+        }
+    };
+    if config.embedded() {
+        say("connect   the topic is embedded: there is no broker to connect to".into());
+        return Ok(());
+    }
+    let nowhere = std::path::Path::new("");
+    let broker = falaj_topic::connect(config, nowhere, &plan.folder)
+        .await
+        .map_err(|e| Failure::stage(&e))?;
+    match broker.describe(&config.name).await {
+        Err(TopicError::Missing { topic }) => {
+            say(format!(
+                "connect   {}: topic `{topic}` is not there yet; `falaj run` makes it",
+                config.brokers
+            ));
+            return Ok(());
+        }
+        Ok(found) => say(format!(
+            "connect   {}: topic `{}` is there, {} partitions, {} records",
+            config.brokers,
+            found.name,
+            found.partitions.len(),
+            found
+                .partitions
+                .iter()
+                .map(|p| p.end - p.start)
+                .sum::<i64>(),
+        )),
+        Err(e) => return Err(Failure::stage(&e)),
+    }
+    let drifts = broker.drift(config).await.map_err(|e| Failure::stage(&e))?;
+    for drift in &drifts {
+        stdio::warn(
+            &Fault::new(format!(
+                "`topic.{}` is {} in the file and {} on the cluster",
+                drift.key, drift.file, drift.cluster
+            ))
+            .hint("falaj never changes a topic of a cluster: change the one or the other by hand"),
+        );
     }
     Ok(())
 }

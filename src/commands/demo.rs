@@ -22,6 +22,15 @@ const DOMAINS: &str = "gmail.com=30,outlook.com=14,yahoo.com=12,icloud.com=9,exa
 /// Polls a second at most; more records come in larger replies.
 const POLLS_PER_SECOND: u32 = 4;
 
+/// Where Kafka clients look first.
+const KAFKA_PORT: u16 = 9092;
+
+/// The port asked for; else Kafka's own, or any where somebody has that.
+fn kafka_port(asked: Option<u16>) -> u16 {
+    let free = |port| std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).is_ok();
+    asked.unwrap_or_else(|| if free(KAFKA_PORT) { KAFKA_PORT } else { 0 })
+}
+
 /// Runs the demo until it is stopped.
 ///
 /// # Errors
@@ -45,6 +54,7 @@ pub async fn demo(args: cli::Demo) -> Result<(), Failure> {
         ),
         format!("source.http.every=\"{}ms\"", 1000 / polls),
         "topic.retention=\"1d\"".to_owned(),
+        format!("topic.listen=\"127.0.0.1:{}\"", kafka_port(args.kafka_port)),
     ] {
         document.set(&assignment)?;
     }

@@ -1,5 +1,6 @@
 //! What each command does, once the command line is read.
 
+pub mod broker;
 pub mod check;
 pub mod demo;
 pub mod init;
@@ -8,3 +9,4 @@ pub mod rejects;
 pub mod reset;
 pub mod run;
 pub mod tap;
+pub mod topic;

@@ -1,35 +1,31 @@
 //! `falaj rejects list`: what could not be used. Never a value.
 
 use falaj_record::{At, Reject, rfc3339};
-use falaj_topic::{Follower, rejects_topic};
+use falaj_topic::rejects_topic;
 
 use crate::cli;
 use crate::data_dir::DataDir;
 use crate::failure::Failure;
 use crate::plan;
+use crate::reader::Reader;
 use crate::stdio;
-
-/// Most bytes read at once.
-const READ_BYTES_MAX: usize = 1 << 20;
 
 /// Lists the rejects of a pipeline, oldest first.
 ///
 /// # Errors
 /// Where the pipeline file is wrong, or its rejects cannot be read.
-pub fn list(args: &cli::RejectsList) -> Result<(), Failure> {
+pub async fn list(args: &cli::RejectsList) -> Result<(), Failure> {
     let plan = plan::load(&args.pipeline.file, &args.pipeline.set)?;
     let dir = DataDir::locate(
         args.pipeline.data_dir.as_deref(),
         &plan.config.pipeline.name,
     )?;
     let name = rejects_topic(&plan.config.topic.name);
-    let Some(mut topic) =
-        Follower::open(&dir.topic(), &name, READ_BYTES_MAX).map_err(|e| Failure::stage(&e))?
-    else {
+    let Some(mut topic) = Reader::open(&plan, &dir, &name).await? else {
         return Ok(());
     };
     loop {
-        let fetched = topic.read().map_err(|e| Failure::stage(&e))?;
+        let fetched = topic.read().await?;
         if fetched.is_empty() {
             return Ok(());
         }

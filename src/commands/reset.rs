@@ -8,8 +8,9 @@ use crate::data_dir::DataDir;
 use crate::failure::{Failure, Fault};
 
 /// What a data directory holds; see `data_dir.rs`. The lock goes last.
-const KEPT: [&str; 10] = [
+const KEPT: [&str; 11] = [
     "topic",
+    "ingest",
     "policies.json",
     "checkpoints",
     "keys",

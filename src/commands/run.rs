@@ -1,17 +1,20 @@
 //! `falaj run`: opens the line, serves the page, runs until it is over, says how it ended.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use falaj_serve::{Listen, RunState, Server};
+use falaj_broker::{Listener, Options};
+use falaj_serve::{Hub, Listen, RunState, Server};
 use tokio_util::sync::CancellationToken;
 
+use crate::active::activate;
 use crate::cli;
 use crate::data_dir::{DataDir, write_atomically};
 use crate::failure::{Failure, Fault};
-use crate::line::{self, Line};
-use crate::pipeline::{self, Until};
+use crate::line::{self, Derive, Line};
+use crate::pipeline::{self, Ended, Until};
 use crate::plan::{self, Plan};
 use crate::report::{Notes, Reporter};
 use crate::stdio;
@@ -80,7 +83,11 @@ pub async fn run(args: cli::Run) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Where something cannot be opened or a stage cannot go on.
-pub async fn supervise(plan: Plan, terms: Terms, stop: &CancellationToken) -> Result<(), Failure> {
+pub async fn supervise(
+    mut plan: Plan,
+    terms: Terms,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
     for warning in &plan.warnings {
         stdio::warn(warning);
     }
@@ -89,32 +96,121 @@ pub async fn supervise(plan: Plan, terms: Terms, stop: &CancellationToken) -> Re
         listen,
         until,
     } = terms;
-    let name = plan.config.pipeline.name.clone();
-    let kind = plan.config.source.kind();
-    let line = line::open(plan, &data_dir, stop).await?;
-    let server = Server::bind(&listen, line.hub.clone())
-        .await
-        .map_err(|e| Failure::stage(&e))?;
-    stdio::say(&format!("dashboard: {}", server.url()));
-    let address = data_dir.address();
-    if let Err(e) = write_atomically(&address, server.address().to_string().as_bytes()) {
-        tracing::warn!(error = %e, "cannot note the page's address");
+    let hub = line::hub(&plan);
+    let mut page = None;
+    while let Some(active) = activate(&plan, &data_dir, until, stop).await? {
+        let line = line::open(&plan, &data_dir, &hub, active, stop).await?;
+        if page.is_none() {
+            page = Some(Page::open(&listen, &hub, &data_dir).await?);
+        }
+        let listener = kafka_listener(&plan, &line)?;
+        let ended = serve(&plan, line, listener, until, stop).await;
+        if let Ok(Ended::Lost) = &ended {
+            // The page stays: whoever looks sees how far it came, and why it does not go on.
+            stdio::say("standby: the lease on the cluster was lost; waiting to take over again");
+            plan.rebuild.clear();
+            continue;
+        }
+        if let Some(page) = page.take() {
+            page.close().await;
+        }
+        if let Ended::Done(derive) = ended? {
+            finish(&derive, until).await?;
+        }
+        return Ok(());
     }
+    if let Some(page) = page {
+        page.close().await;
+    }
+    Ok(())
+}
+
+/// The page and the API, for as long as the process is there.
+struct Page {
+    closing: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
+    /// Where its address is noted for other commands.
+    noted: PathBuf,
+}
+
+impl Page {
+    async fn open(listen: &Listen, hub: &Hub, data_dir: &DataDir) -> Result<Self, Failure> {
+        let server = Server::bind(listen, hub.clone())
+            .await
+            .map_err(|e| Failure::stage(&e))?;
+        stdio::say(&format!("dashboard: {}", server.url()));
+        let noted = data_dir.address();
+        if let Err(e) = write_atomically(&noted, server.address().to_string().as_bytes()) {
+            tracing::warn!(error = %e, "cannot note the page's address");
+        }
+        let closing = CancellationToken::new();
+        let serving = server.run(closing.clone());
+        Ok(Self {
+            serving: tokio::spawn(async {
+                let _ = serving.await;
+            }),
+            closing,
+            noted,
+        })
+    }
+
+    async fn close(self) {
+        self.closing.cancel();
+        let _ = self.serving.await;
+        let _ = std::fs::remove_file(self.noted);
+    }
+}
+
+/// Runs a line with its status and its listener.
+async fn serve(
+    plan: &Plan,
+    line: Line,
+    listener: Option<Listener>,
+    until: Until,
+    stop: &CancellationToken,
+) -> Result<Ended, Failure> {
     let closing = CancellationToken::new();
-    let serving = tokio::spawn(server.run(closing.clone()));
+    let notes = Arc::clone(&line.notes);
     let reporting = tokio::spawn(report(
-        Reporter::new(&name),
-        kind,
+        Reporter::new(&plan.config.pipeline.name),
+        plan.config.source.kind(),
         Watched::of(&line),
         closing.clone(),
     ));
-
+    let listening = listener.map(|listener| tokio::spawn(listener.run(closing.clone())));
     let over = pipeline::run(line, until, stop.clone()).await;
+    if let Ok(Ended::Lost) = &over {
+        let why = "the lease on the cluster was lost; waiting to take over again";
+        notes.failing("topic", Some(why.to_owned()));
+    }
     closing.cancel();
-    let _ = serving.await;
+    if let Some(listening) = listening
+        && let Ok(Err(e)) = listening.await
+    {
+        tracing::warn!(error = %e, "the Kafka listener ended");
+    }
     let _ = reporting.await;
-    let _ = std::fs::remove_file(address);
-    let derive = over?;
+    over
+}
+
+/// Opens the embedded log to other Kafka clients, where the file says so.
+fn kafka_listener(plan: &Plan, line: &Line) -> Result<Option<Listener>, Failure> {
+    let topic = &plan.config.topic;
+    let Some((address, log)) = topic.listen.zip(line.log.as_ref()) else {
+        return Ok(None);
+    };
+    let options = Options {
+        address,
+        auto_create: Some(i32::try_from(topic.partitions).unwrap_or(1)),
+        ..Options::default()
+    };
+    let listener = Listener::bind(Arc::clone(log), options).map_err(|e| Failure::stage(&e))?;
+    stdio::say(&format!("kafka: {}", listener.address()));
+    Ok(Some(listener))
+}
+
+/// Ends a run that came to its end.
+async fn finish(derive: &Derive, until: Until) -> Result<(), Failure> {
     derive.close().await;
     let ledger = derive.ledger();
     if let Some(wrong) = ledger.imbalance() {
@@ -133,7 +229,7 @@ pub async fn supervise(plan: Plan, terms: Terms, stop: &CancellationToken) -> Re
 /// What the reporter looks at while the line runs.
 struct Watched {
     notes: Arc<Notes>,
-    hub: falaj_serve::Hub,
+    hub: Hub,
     source: tokio::sync::watch::Receiver<falaj_source::SourceStatus>,
     sinks: Vec<Arc<falaj_sinks::Outlet>>,
 }
@@ -157,14 +253,17 @@ async fn report(
     watched: Watched,
     stop: CancellationToken,
 ) {
-    let mut tick = tokio::time::interval(STATUS_EVERY);
-    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+    let mut show = || {
         let source = watched.source.borrow().clone();
         let sinks: Vec<_> = watched.sinks.iter().map(|s| s.status()).collect();
-        watched
-            .hub
-            .set_status(reporter.status(&watched.notes, (kind, &source), &sinks));
+        let status = reporter.status(&watched.notes, (kind, &source), &sinks);
+        watched.hub.set_status(status);
+    };
+    let mut tick = tokio::time::interval(STATUS_EVERY);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        show();
     }
+    show();
 }
 
 /// A token that Ctrl-C and SIGTERM cancel; the second one ends the process at once.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use falaj_privacy::{Decoder, Key, Keys};
 use falaj_record::{Batch, EVENT_TIME, Fetched, Message, OFFSET, PARTITION, Value, rfc3339};
-use falaj_topic::Follower;
 use falaj_views::Views;
 use serde_json::{Map, Value as Json};
 
@@ -21,10 +20,10 @@ use crate::data_dir::{DataDir, Policies};
 use crate::document::nearest;
 use crate::failure::{Failure, Fault};
 use crate::plan;
+use crate::reader::Reader;
+use crate::state::State;
 use crate::stdio;
 
-/// Most bytes read at once.
-const READ_BYTES_MAX: usize = 1 << 20;
 /// How often the topic is looked at again while the pipeline runs.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -44,19 +43,18 @@ pub async fn tap(args: cli::Tap) -> Result<(), Failure> {
             None => fault.hint(format!("`topic`, or one of: {}", known.join(", "))),
         }));
     }
-    let Some(mut topic) = Follower::open(&dir.topic(), &plan.config.topic.name, READ_BYTES_MAX)
-        .map_err(|e| Failure::stage(&e))?
-    else {
+    let Some(mut topic) = Reader::open(&plan, &dir, &plan.config.topic.name).await? else {
         stdio::say("the pipeline has no topic yet: nothing has been published");
         return Ok(());
     };
-    let key = dir.read_key()?.ok_or_else(|| {
+    let key = dir.existing_key(plan.config.privacy.key.as_ref(), &plan.folder)?;
+    let key = key.ok_or_else(|| {
         Failure::run(
             Fault::new("the data directory has a topic, but no key to check its records with")
                 .hint("restore `keys/master`, or `falaj reset`"),
         )
     })?;
-    let earlier = Policies::open(&dir)?.earlier(plan.policy.declarations());
+    let earlier = Policies::open(&State::of(&plan, &dir)?)?.earlier(plan.policy.declarations());
     let decoder = Decoder::new(
         Arc::clone(&plan.policy),
         &Keys::new(&Key::new(key)),
@@ -73,7 +71,7 @@ pub async fn tap(args: cli::Tap) -> Result<(), Failure> {
     let stop = stop_on_signal()?;
     while tap.left != Some(0) && !stop.is_cancelled() {
         let running = dir.is_locked();
-        let fetched = topic.read().map_err(|e| Failure::stage(&e))?;
+        let fetched = topic.read().await?;
         if !fetched.is_empty() {
             tap.show(&fetched)?;
         } else if running {

@@ -51,7 +51,7 @@ fn stages_never_depend_on_each_other() {
             .collect();
         let allowed: &[&str] = match name.as_str() {
             "falaj" | "falaj-bench" => continue,
-            "falaj-topic" => &["falaj-log"],
+            "falaj-broker" | "falaj-topic" => &["falaj-log"],
             _ => &[],
         };
         assert!(

@@ -112,8 +112,8 @@ fn every_mistake_is_named_with_its_place_and_a_next_step() {
         ),
         (
             "brokers    = \"embedded\"",
-            "brokers = \"k:9092\"",
-            "cannot be connected to yet",
+            "brokers = \"k\"",
+            "`k` is no address: it has no port",
             "hint:",
         ),
         ("partitions = 4", "partitions = 0", "partitions", "hint:"),

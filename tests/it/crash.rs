@@ -3,31 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Running, Workplace, assert_balanced, falaj};
-
-/// A small generator, so that a failing round can be repeated: set `FALAJ_SEED` to what it printed.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let seed = std::env::var("FALAJ_SEED")
-            .ok()
-            .and_then(|s| s.parse().ok())
-            .unwrap_or_else(|| {
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-                u64::try_from(now.unwrap().as_nanos() % u128::from(u64::MAX)).unwrap() | 1
-            });
-        eprintln!("FALAJ_SEED={seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
+use crate::harness::{Dice, Running, Workplace, assert_balanced, falaj};
 
 /// Kills in a row.
 const ROUNDS: u32 = 20;

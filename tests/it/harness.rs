@@ -315,3 +315,27 @@ pub fn assert_balanced(ledger: &Value) {
         assert_eq!(n(&t["out"]), sum, "view `{name}` in {ledger}");
     }
 }
+
+/// A small generator, so that a failing round can be repeated: set `FALAJ_SEED` to what it printed.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new() -> Self {
+        let seed = std::env::var("FALAJ_SEED")
+            .ok()
+            .and_then(|s| s.parse().ok())
+            .unwrap_or_else(|| {
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                u64::try_from(now.unwrap().as_nanos() % u128::from(u64::MAX)).unwrap() | 1
+            });
+        eprintln!("FALAJ_SEED={seed}");
+        Self(seed)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}

@@ -32,6 +32,8 @@ const FAULTS: &str = "503=every 9,cut=every 14,error-200=every 20,empty=every 25
 const REQUESTS_MIN: u64 = 26;
 /// Records of the damaged file.
 const LINES: u64 = 600;
+/// Which of twenty damaged records gets a byte that is not UTF-8.
+const NOT_UTF8: usize = 16;
 /// How long the stream of changes is read.
 const EVENTS: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,7 @@ fn nothing_undeclared_is_found_in_anything_that_falaj_writes_or_answers() {
     let mut sought = Sought::default();
     polled(&mut material, &mut sought);
     damaged(&mut material, &mut sought);
+    posted(&mut material, &mut sought);
     sought.ready();
     let bytes: usize = material.0.iter().map(|(_, bytes)| bytes.len()).sum();
     eprintln!(
@@ -183,6 +186,89 @@ fn damaged(material: &mut Material, sought: &mut Sought) {
     }
 }
 
+/// Requests with records, whose bodies, queries, headers and keys say all about people, also those
+/// that are refused.
+fn posted(material: &mut Material, sought: &mut Sought) {
+    let query = Query::new(Version::V1_4, "posted");
+    let records = sought.people(&query, LINES);
+    let place = Workplace::new();
+    place.write("token", b"a-token-of-this-test\n");
+    let pipeline =
+        place.pipeline("[source.ingest]\nmax_body = \"200kB\"\ntoken = { file = \"token\" }");
+    let args = place.run_args(&pipeline, &["--log", "trace"]);
+    let running = Running::start(&args);
+    let mut taken = 0;
+    for (at, some) in records.chunks(20).enumerate() {
+        let text = |path: &str| {
+            let value = some[0].pointer(path).expect("a record has all fields");
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned)
+        };
+        let lines: Vec<Vec<u8>> = (0..)
+            .zip(some)
+            // A body that is not UTF-8 is refused as a whole.
+            .filter(|(i, _)| *i != NOT_UTF8 || at % 10 == 8)
+            .map(|(i, r)| damage(i, r.clone()))
+            .collect();
+        let (lines, array) = (lines.join(&b'\n'), serde_json::to_vec(some).unwrap());
+        let (mut media, mut body, mut key) = ("x-ndjson", lines, text("/login/uuid"));
+        let mut token = "a-token-of-this-test".to_owned();
+        match at % 10 {
+            1 => (media, body) = ("json", array),
+            2 => (media, body) = ("json", [array.as_slice(), b"]"].concat()),
+            3 => media = "xml",
+            4 => key.push_str(" and more"),
+            5 => token = text("/login/password"),
+            6 => body = body.repeat(20),
+            7 => (media, body) = ("json", serde_json::to_vec(&some[0]).unwrap()),
+            _ => {}
+        }
+        let mut request = format!(
+            "POST /ingest?email={}&phone={} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
+             Authorization: Bearer {token}\r\nContent-Type: application/{media}\r\n\
+             Idempotency-Key: {key}\r\nUser-Agent: {}\r\nX-Person: {}\r\nCookie: id={}\r\n\
+             Content-Length: {}\r\n\r\n",
+            text("/email"),
+            text("/login/sha1"),
+            running.address,
+            text("/login/username"),
+            text("/login/salt"),
+            text("/login/md5"),
+            body.len(),
+        )
+        .into_bytes();
+        request.extend_from_slice(&body);
+        for again in ["", " again"] {
+            let answer = exchange_as_is(running.address, &request, PATIENCE);
+            let status = answer.get(9..12).unwrap_or_default().to_vec();
+            let want: &[u8] = match at % 10 {
+                2 | 4 | 8 => b"400",
+                3 => b"415",
+                5 => b"401",
+                6 => b"413",
+                _ => b"200",
+            };
+            assert_eq!(status, want, "request {at}{again}");
+            taken += u32::from(status == b"200");
+            material.add(format!("answer to request {at}{again}"), answer);
+        }
+    }
+    assert!(taken > 20, "only {taken} requests were taken");
+    let status = running.wait_for("/api/v1/status", |status| {
+        status["ledger"]["source"]["published"].as_u64() > Some(LINES / 6)
+    });
+    assert_balanced(&status["ledger"]);
+    assert!(status["ledger"]["source"]["rejected"].as_u64() > Some(LINES / 20));
+    material.routes(running.address);
+    material.folder("posted live", &place.data());
+    let (code, said) = running.terminate();
+    assert_eq!(code, Some(0), "it did not end well");
+    material.add("stderr of requests", said.join("\n").into_bytes());
+    material.folder("posted", &place.data());
+    material.commands(&place, &pipeline, &[]);
+}
+
 /// The record's line, in every second case with undeclared values where declared ones belong.
 fn damage(index: usize, mut record: Value) -> Vec<u8> {
     let phone = record["phone"].clone();
@@ -217,7 +303,7 @@ fn damage(index: usize, mut record: Value) -> Vec<u8> {
                 .into_bytes();
         }
         15 => line.truncate(line.len() * 6 / 10),
-        16 => line.insert(line.len() / 2, 0xff),
+        NOT_UTF8 => line.insert(line.len() / 2, 0xff),
         17 => line = [b"[".as_slice(), &line, b"]"].concat(),
         18 => line = serde_json::to_vec(&record["login"]["username"]).unwrap(),
         19 => line = [b"{\"a\":".repeat(2000), line, b"}".repeat(2000)].concat(),
@@ -335,16 +421,20 @@ impl Material {
 
 /// An answer as it lies on the wire, or what came of it within `time`.
 fn exchange(address: SocketAddr, method: &str, path: &str, time: Duration) -> Vec<u8> {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAccept: */*\r\n\
+         Content-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    exchange_as_is(address, request.as_bytes(), time)
+}
+
+/// As [`exchange`], for a request as it is.
+fn exchange_as_is(address: SocketAddr, request: &[u8], time: Duration) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("the page is served");
     stream
         .set_read_timeout(Some(Duration::from_millis(200)))
         .expect("a timeout");
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAccept: */*\r\n\
-         Content-Length: 0\r\nConnection: close\r\n\r\n"
-    )
-    .expect("the request is sent");
+    stream.write_all(request).expect("the request is sent");
     let (deadline, mut answer, mut part) = (Instant::now() + time, Vec::new(), vec![0; 64 << 10]);
     while Instant::now() < deadline {
         match stream.read(&mut part) {

@@ -6,7 +6,12 @@
 mod harness;
 
 mod architecture;
+mod broker;
 mod cli;
+mod clients;
 mod crash;
+mod ingest;
+mod kafka;
 mod leak;
 mod pipeline;
+mod source_kafka;

@@ -20,6 +20,18 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// What the system says.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn SegmentFile>>;
+
+    /// Gives a segment its name; durable on return.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a segment or what goes with it.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
 /// One open segment file.
@@ -75,6 +87,15 @@ impl Disk for LocalDisk {
             .open(path)?;
         sync_parent(path)?;
         Ok(Arc::new(file))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)?;
+        sync_parent(to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
     }
 }
 

@@ -61,6 +61,52 @@ pub enum LogError {
         /// Why.
         reason: &'static str,
     },
+    /// A batch that is larger than its topic takes.
+    #[error("record batch of {bytes} bytes is larger than its topic takes, {max}")]
+    TooLarge {
+        /// Its length in bytes.
+        bytes: usize,
+        /// The most that is taken, in bytes.
+        max: u32,
+    },
+    /// A record without a key for a topic that keeps the newest record of each key.
+    #[error("a record has no key, and `{topic}` is compacted by key")]
+    NoKey {
+        /// The topic.
+        topic: Arc<str>,
+    },
+    /// A batch of an idempotent producer that does not follow the one before it.
+    #[error(
+        "producer {producer_id} sent sequence {sequence} to `{topic}` partition {partition}, where {wanted} follows"
+    )]
+    OutOfOrder {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition.
+        partition: i32,
+        /// The producer.
+        producer_id: i64,
+        /// Sequence of the batch's first record.
+        sequence: i32,
+        /// Sequence that would follow.
+        wanted: i32,
+    },
+    /// A batch of a producer that another one has taken the place of.
+    #[error(
+        "producer {producer_id} of epoch {epoch} wrote to `{topic}` partition {partition}, where epoch {current} has begun"
+    )]
+    Fenced {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition.
+        partition: i32,
+        /// The producer.
+        producer_id: i64,
+        /// Epoch of the batch.
+        epoch: i16,
+        /// Epoch of the one that has taken its place.
+        current: i16,
+    },
     /// An offset that retention has already taken.
     #[error(
         "retention overtook offset {wanted} of `{topic}` partition {partition}: it starts at {start}"
@@ -102,6 +148,16 @@ pub enum LogError {
         wanted: i32,
         /// The most there may be.
         max: i32,
+    },
+    /// A number of partitions that is no more than there are.
+    #[error("`{topic}` has {has} partitions already, which cannot become {wanted}")]
+    NotMore {
+        /// The topic.
+        topic: Arc<str>,
+        /// How many there are.
+        has: i32,
+        /// How many were asked for, in all.
+        wanted: i32,
     },
     /// The topic is there already.
     #[error("topic `{0}` exists already")]
@@ -171,6 +227,17 @@ impl Hint for LogError {
             Self::Name { .. } => {
                 "use 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`, but not `.` or `..` alone".into()
             }
+            Self::TooLarge { .. } => {
+                "send smaller batches, or let the topic take more: `max.message.bytes`".into()
+            }
+            Self::NoKey { .. } => {
+                "give every record a key, or keep records by time: `cleanup.policy=delete`".into()
+            }
+            Self::OutOfOrder { .. } => {
+                "batches before it were lost on the way: start the producer again".into()
+            }
+            Self::Fenced { .. } => "another producer uses this id: end this one".into(),
+            Self::NotMore { .. } => "partitions can be added and not taken away".into(),
             _ => return None,
         })
     }

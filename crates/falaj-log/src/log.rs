@@ -4,23 +4,27 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::LogError;
+use crate::clean::Cleaning;
+use crate::codec::Unpacker;
 use crate::commit::{Queue, Turn, after};
 use crate::disk::{Disk, LocalDisk, sync_parent};
-use crate::topic::{Settings, Topic, valid_name};
+use crate::producer_ids::ProducerIds;
+use crate::topic::{Settings, Topic, partition_count, valid_name};
+
+/// A partition that could not be cleaned is left alone for so long.
+const CLEAN_AGAIN_AFTER: Duration = Duration::from_mins(10);
 
 /// Milliseconds since 1970.
 pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
-
-/// The most partitions of a topic.
-const PARTITIONS_MAX: i32 = 1024;
 
 /// Between the name and the identity in the name of a folder that is no topic yet, or no more: no
 /// topic's name can hold it.
@@ -35,6 +39,11 @@ pub struct LogOptions {
     pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// How often retention is looked after.
     pub housekeeping: Duration,
+    /// How often is looked for something to clean.
+    pub cleaning: Duration,
+    /// The most memory that the keys of a partition take while it is cleaned, in bytes; where they
+    /// do not fit, it is cleaned in several passes.
+    pub clean_map_bytes: usize,
     /// A partition is snapshot when that much was appended since the last time: so much is scanned
     /// at most after a crash.
     pub snapshot_bytes: u64,
@@ -46,6 +55,8 @@ impl Default for LogOptions {
             disk: Arc::new(LocalDisk),
             clock: Arc::new(now_ms),
             housekeeping: Duration::from_mins(1),
+            cleaning: Duration::from_secs(15),
+            clean_map_bytes: 64 << 20,
             snapshot_bytes: 32 << 20,
         }
     }
@@ -63,9 +74,15 @@ pub(crate) struct Shared {
     folder: PathBuf,
     pub options: LogOptions,
     pub queue: Arc<Queue>,
+    pub unpacker: Arc<Unpacker>,
+    producer_ids: ProducerIds,
     topics: RwLock<BTreeMap<String, Arc<Topic>>>,
     /// Held while topics are made and deleted.
     changing: Mutex<()>,
+    /// The cleaner is to end, whatever it is at.
+    stop: AtomicBool,
+    /// What the cleaner waits at between two looks.
+    rest: (Mutex<()>, Condvar),
 }
 
 /// All topics under one folder.
@@ -75,6 +92,7 @@ pub(crate) struct Shared {
 pub struct Log {
     shared: Arc<Shared>,
     committer: Mutex<Option<JoinHandle<()>>>,
+    cleaner: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Log {
@@ -89,21 +107,29 @@ impl Log {
             folder: folder.to_owned(),
             options,
             queue: Arc::new(Queue::default()),
+            unpacker: Arc::default(),
+            producer_ids: ProducerIds::new(folder),
             topics: RwLock::default(),
             changing: Mutex::new(()),
+            stop: AtomicBool::new(false),
+            rest: Default::default(),
         });
         shared.open_topics()?;
-        let committer = std::thread::Builder::new()
-            .name("log-commit".into())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || shared.commit()
-            })
-            .map_err(LogError::files("start the commit thread of", folder))?;
-        Ok(Self {
-            shared,
-            committer: Mutex::new(Some(committer)),
-        })
+        let thread = |name: &str, work: fn(&Shared)| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(move || work(&shared))
+                .map_err(LogError::files("start a thread for", folder))
+        };
+        // From here on dropping it ends what was started.
+        let log = Self {
+            committer: Mutex::new(Some(thread("log-commit", Shared::commit)?)),
+            cleaner: Mutex::new(None),
+            shared: Arc::clone(&shared),
+        };
+        *log.cleaner.lock() = Some(thread("log-clean", Shared::keep_clean)?);
+        Ok(log)
     }
 
     /// Makes a topic. It is there, whole, or not at all.
@@ -117,12 +143,7 @@ impl Log {
         settings: Settings,
     ) -> Result<Arc<Topic>, LogError> {
         valid_name(name)?;
-        if !(1..=PARTITIONS_MAX).contains(&partitions) {
-            return Err(LogError::Partitions {
-                wanted: partitions,
-                max: PARTITIONS_MAX,
-            });
-        }
+        partition_count(partitions)?;
         let shared = &self.shared;
         let _changing = shared.changing.lock();
         self.still_open()?;
@@ -178,12 +199,36 @@ impl Log {
             .and_then(|()| sync_parent(&folder))
             .map_err(LogError::files("remove", &folder))?;
         shared.topics.write().remove(name);
-        topic.end(&LogError::Deleted(name.into()));
+        let deleted = LogError::Deleted(name.into());
+        for partition in topic.end(&deleted).iter() {
+            partition.end(&deleted);
+        }
         // From here on it does not exist; what is left of it is removed at the next start at last.
         if let Err(error) = fs::remove_dir_all(&gone) {
             warn!(folder = %gone.display(), %error, "files of a deleted topic not removed yet");
         }
         Ok(())
+    }
+
+    /// An id for an idempotent producer: one that was never given before, over crashes too.
+    ///
+    /// # Errors
+    /// [`LogError::Files`] where it cannot be written down, [`LogError::Damaged`] where what was
+    /// written down is not there any more, [`LogError::Closed`].
+    pub fn producer_id(&self) -> Result<i64, LogError> {
+        self.still_open()?;
+        self.shared.producer_ids.next(|| {
+            let topics = self.topics();
+            let partitions = topics.iter().flat_map(|t| t.partitions().to_vec());
+            partitions
+                .filter_map(|p| {
+                    // A client can claim any id; one that high was never given.
+                    let state = p.state.lock();
+                    state.producers.ids().filter(|id| *id < i64::MAX / 2).max()
+                })
+                .max()
+                .map_or(0, |highest| highest + 1)
+        })
     }
 
     /// Drops what is older than each topic's retention at `now_ms`, or beyond its size. The commit
@@ -192,17 +237,32 @@ impl Log {
         self.shared.retain(now_ms);
     }
 
+    /// Cleans all compacted topics now, as if it were `now_ms`, as far as there is anything to clean.
+    /// A thread does so by itself where much is to be won. Returns when it is done.
+    pub fn clean(&self, now_ms: i64) {
+        self.shared.clean(now_ms, true, &mut BTreeMap::new());
+    }
+
     /// Commits what waits, writes snapshots and ends all appending. Repeating it does nothing.
     pub fn close(&self) {
         let Some(committer) = self.committer.lock().take() else {
             return;
         };
+        {
+            let _resting = self.shared.rest.0.lock();
+            self.shared.stop.store(true, Ordering::Relaxed);
+        }
+        self.shared.rest.1.notify_all();
+        let cleaner = self.cleaner.lock().take();
+        if cleaner.is_some_and(|cleaner| cleaner.join().is_err()) {
+            error!("the cleaning thread of the log ended in a panic");
+        }
         self.shared.queue.stop();
         if committer.join().is_err() {
             error!("the commit thread of the log ended in a panic");
         }
         for topic in self.topics() {
-            for partition in topic.partitions() {
+            for partition in topic.end(&LogError::Closed).iter() {
                 partition.close();
             }
         }
@@ -248,8 +308,7 @@ impl Shared {
                 Turn::Commit(dirty) => {
                     for (topic, partition) in dirty {
                         let topic = self.topics.read().get(&*topic).cloned();
-                        if let Some(partition) = topic.as_ref().and_then(|t| t.partition(partition))
-                        {
+                        if let Some(partition) = topic.and_then(|t| t.partition(partition)) {
                             partition.commit();
                         }
                     }
@@ -263,10 +322,58 @@ impl Shared {
         }
     }
 
+    /// What the cleaning thread runs.
+    fn keep_clean(&self) {
+        let mut failed = BTreeMap::new();
+        loop {
+            {
+                let mut rest = self.rest.0.lock();
+                let until = after(self.options.cleaning);
+                while !self.stop.load(Ordering::Relaxed) && Instant::now() < until {
+                    self.rest.1.wait_until(&mut rest, until);
+                }
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            self.clean((self.options.clock)(), false, &mut failed);
+        }
+    }
+
+    /// Cleans all partitions but those that `failed` lately.
+    fn clean(&self, now_ms: i64, all: bool, failed: &mut BTreeMap<(Uuid, i32), Instant>) {
+        failed.retain(|_, at| at.elapsed() < CLEAN_AGAIN_AFTER);
+        let cleaning = Cleaning {
+            now_ms,
+            all,
+            map_bytes: self.options.clean_map_bytes,
+            stop: &self.stop,
+        };
+        let topics: Vec<_> = self.topics.read().values().cloned().collect();
+        for topic in topics {
+            for partition in topic.partitions().iter() {
+                let id = (topic.id(), partition.id());
+                if self.stop.load(Ordering::Relaxed) || failed.contains_key(&id) {
+                    continue;
+                }
+                match partition.clean(&cleaning) {
+                    Ok(()) | Err(LogError::Closed | LogError::Deleted(_)) => {}
+                    Err(error) => {
+                        let partition = partition.id();
+                        warn!(topic = topic.name(), partition, %error, "not cleaned");
+                        failed.insert(id, Instant::now());
+                    }
+                }
+            }
+        }
+    }
+
     fn retain(&self, now_ms: i64) {
         let topics: Vec<_> = self.topics.read().values().cloned().collect();
-        for partition in topics.iter().flat_map(|t| t.partitions()) {
-            partition.retain(now_ms);
+        for topic in topics {
+            for partition in topic.partitions().iter() {
+                partition.retain(now_ms);
+            }
         }
     }
 }

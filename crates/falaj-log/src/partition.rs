@@ -1,7 +1,9 @@
 //! One partition: appending, committing, reading, retention.
 //!
-//! Two locks, always taken in this order: `writing` (one appender or roll at a time; held over file
-//! writes) and `state` (held for moments only, never over file work). So readers wait for nobody.
+//! Locks, always taken in this order: `cleaning` (one cleaner at a time), `writing` (one appender or
+//! roll at a time; held over file writes), `snapshotting` (which segments there are is changed and
+//! written down by one at a time) and `state` (held for moments only, never over file work). So
+//! readers wait for nobody, and only an appender's own partition waits for its file.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -10,19 +12,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tracing::{info, warn};
 
-use crate::batch::{Batches, HEAD_BYTES, Head};
+use crate::batch::Batches;
+use crate::codec::Unpacker;
 use crate::commit::Queue;
 use crate::disk::{Disk, SegmentFile};
 use crate::log::Clock;
 use crate::marks::Marks;
+use crate::producers::{Producers, Verdict, Written};
 use crate::recovery::{Active, recover};
-use crate::segment::{Closed, Extent, Index, path_of, window};
+use crate::segment::{Closed, Extent, Index, SegmentName, window};
 use crate::snapshot::Snapshot;
-use crate::topic::{Durability, Settings, Watchers};
-use crate::{LogError, Records};
+use crate::topic::{Durability, Settings, Stamp, Watchers};
+use crate::{Head, LogError};
 
 /// A segment spans at most this part of the retention time, so that its oldest record outstays it
 /// by no more than that.
@@ -31,10 +35,25 @@ const SEGMENTS_PER_RETENTION: u64 = 8;
 /// Called once, when an append is durable or is known not to become so.
 pub type Done = Box<dyn FnOnce(Result<(), LogError>) + Send>;
 
+/// What an append gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Offsets that the records have.
+    pub offsets: Range<i64>,
+    /// The batch was here already, sent before by the same idempotent producer: it was not appended
+    /// again, and the offsets are those it has.
+    pub repeated: bool,
+    /// The timestamp that all records were given, in milliseconds since 1970, with
+    /// [`Stamp::Append`].
+    pub append_ms: Option<i64>,
+}
+
 /// What a read gave.
 #[derive(Clone)]
 pub struct Slice {
-    /// Whole batches, as they lie; the first may begin before the offset asked for. Empty at the end.
+    /// Whole batches, as they lie; the first may begin before the offset asked for. In a topic that
+    /// is compacted it may begin after it, and offsets may be missing in and between batches; a
+    /// batch without a record tells only where it ends. Empty at the end.
     pub batches: Bytes,
     /// First offset held.
     pub start: i64,
@@ -43,6 +62,7 @@ pub struct Slice {
 }
 
 /// What a partition is opened with.
+#[derive(Clone)]
 pub(crate) struct Surroundings {
     pub topic: Arc<str>,
     pub disk: Arc<dyn Disk>,
@@ -50,6 +70,7 @@ pub(crate) struct Surroundings {
     pub clock: Clock,
     pub settings: Arc<RwLock<Settings>>,
     pub watchers: Arc<Watchers>,
+    pub unpacker: Arc<Unpacker>,
     /// A snapshot is written when that much was appended since the last one.
     pub snapshot_bytes: u64,
 }
@@ -57,23 +78,29 @@ pub(crate) struct Surroundings {
 /// An ordered row of records, cut into segments.
 pub struct Partition {
     id: i32,
-    folder: PathBuf,
-    around: Surroundings,
-    writing: Mutex<()>,
-    state: Mutex<State>,
-    /// Held while a snapshot is taken and written, so that an older one never replaces a newer one.
-    snapshotting: Mutex<()>,
+    pub(crate) folder: PathBuf,
+    pub(crate) around: Surroundings,
+    /// Held while the partition is cleaned.
+    pub(crate) cleaning: Mutex<()>,
+    pub(crate) writing: Mutex<()>,
+    pub(crate) state: Mutex<State>,
+    /// Held while a snapshot is taken and written, so that an older one never replaces a newer one,
+    /// and while closed segments are dropped or replaced.
+    pub(crate) snapshotting: Mutex<()>,
 }
 
-struct State {
-    start: i64,
+pub(crate) struct State {
+    pub start: i64,
     /// Everything before it is durable and may be read.
-    end: i64,
+    pub end: i64,
     /// Everything before it is written.
     next: i64,
-    closed: VecDeque<Arc<Closed>>,
-    active: Active,
+    pub closed: VecDeque<Arc<Closed>>,
+    pub active: Active,
     marks: Marks,
+    pub producers: Producers,
+    /// The cleaner has gone through everything before it.
+    pub cleaned: i64,
     /// Appenders that wait for `end` to reach an offset, in order.
     waiting: VecDeque<(i64, Done)>,
     /// In the commit thread's queue already.
@@ -81,7 +108,7 @@ struct State {
     /// A failed write left bytes behind that could not be cut yet.
     torn: bool,
     /// Why nothing can be appended any more.
-    broken: Option<LogError>,
+    pub broken: Option<LogError>,
     unsnapped_bytes: u64,
 }
 
@@ -105,6 +132,7 @@ impl Partition {
             id,
             folder,
             around,
+            cleaning: Mutex::new(()),
             writing: Mutex::new(()),
             state: Mutex::new(State {
                 start: found.start,
@@ -113,6 +141,8 @@ impl Partition {
                 closed: found.closed,
                 active: found.active,
                 marks: found.marks,
+                producers: found.producers,
+                cleaned: found.cleaned,
                 waiting: VecDeque::new(),
                 queued: false,
                 torn: false,
@@ -155,13 +185,13 @@ impl Partition {
         self.state.lock().marks.get(source)
     }
 
-    /// Appends, and waits until the batches are durable. Gives the offsets they got.
+    /// Appends, and waits until the batches are durable.
     ///
     /// # Errors
     /// As [`Partition::append_then`]; [`LogError::Poisoned`] where the sync failed.
-    pub fn append(&self, batches: Batches) -> Result<Range<i64>, LogError> {
+    pub fn append(&self, batches: Batches) -> Result<Appended, LogError> {
         let (tell, told) = std::sync::mpsc::sync_channel(1);
-        let offsets = self.append_then(
+        let appended = self.append_then(
             batches,
             Box::new(move |result| {
                 // The receiver is below and waits.
@@ -169,22 +199,114 @@ impl Partition {
             }),
         )?;
         told.recv().unwrap_or(Err(LogError::Closed))?;
-        Ok(offsets)
+        Ok(appended)
     }
 
     /// Appends, and calls `done` when the batches are durable or a failed sync leaves that unknown.
-    /// Gives the offsets they got. All of them become one write: they get in together or not at all.
+    /// All of them become one write: they get in together or not at all. A batch that its idempotent
+    /// producer has sent before is not appended again, and `done` is called when it is durable.
     ///
     /// # Errors
-    /// Where nothing was appended; `done` is then never called. [`LogError::Write`] (disk full,
-    /// for one) can be tried again; [`LogError::Poisoned`], [`LogError::Deleted`] and
-    /// [`LogError::Closed`] are for good.
-    pub fn append_then(&self, batches: Batches, done: Done) -> Result<Range<i64>, LogError> {
-        let writing = self.writing.lock();
-        let now_ms = (self.around.clock)();
+    /// Where nothing was appended; `done` is then never called. [`LogError::TooLarge`],
+    /// [`LogError::NoKey`], [`LogError::Refused`], [`LogError::OutOfOrder`] and [`LogError::Fenced`]
+    /// are about the batches. [`LogError::Write`] (disk full, for one) can be tried again;
+    /// [`LogError::Poisoned`], [`LogError::Deleted`] and [`LogError::Closed`] are for good.
+    pub fn append_then(&self, batches: Batches, done: Done) -> Result<Appended, LogError> {
         let settings = self.around.settings.read().clone();
-        let (file, path, at, base) = self.ready(&settings, batches.len() as u64, now_ms)?;
-        let (bytes, heads) = batches.place(base);
+        self.admit(&batches, &settings)?;
+        let writing = self.writing.lock();
+        if let Some(head) = batches.produced()?
+            && let Some(seen) = self.seen(head)?
+        {
+            return self.repeat(seen, &settings, done);
+        }
+        self.write(batches, &settings, done, writing)
+    }
+
+    /// Whether these batches may come into this topic.
+    fn admit(&self, batches: &Batches, settings: &Settings) -> Result<(), LogError> {
+        let max = settings.batch_bytes_max;
+        let large = |head: &&Head| u32::try_from(head.bytes).is_ok_and(|bytes| bytes > max);
+        if let Some(head) = batches.heads().iter().find(large) {
+            return Err(LogError::TooLarge {
+                bytes: head.bytes,
+                max,
+            });
+        }
+        if settings.cleanup.compacts() && !batches.keyed(&self.around.unpacker)? {
+            return Err(LogError::NoKey {
+                topic: Arc::clone(&self.around.topic),
+            });
+        }
+        Ok(())
+    }
+
+    /// The same batch, where it was appended before. The caller holds `writing`.
+    fn seen(&self, head: &Head) -> Result<Option<Written>, LogError> {
+        let state = self.state.lock();
+        if let Some(broken) = &state.broken {
+            return Err(broken.clone());
+        }
+        let (topic, partition) = (Arc::clone(&self.around.topic), self.id);
+        match state.producers.judge(head) {
+            Verdict::Next => Ok(None),
+            Verdict::Repeat(written) => Ok(Some(written)),
+            Verdict::Fenced(current) => Err(LogError::Fenced {
+                topic,
+                partition,
+                producer_id: head.producer_id,
+                epoch: head.producer_epoch,
+                current,
+            }),
+            Verdict::OutOfOrder(wanted) => Err(LogError::OutOfOrder {
+                topic,
+                partition,
+                producer_id: head.producer_id,
+                sequence: head.base_sequence,
+                wanted,
+            }),
+        }
+    }
+
+    /// Answers for a batch that is here already, as soon as that one is durable.
+    fn repeat(&self, seen: Written, settings: &Settings, done: Done) -> Result<Appended, LogError> {
+        let mut state = self.state.lock();
+        if let Some(broken) = &state.broken {
+            return Err(broken.clone());
+        }
+        let durable = seen.next <= state.end;
+        let mut at_once = None;
+        if durable {
+            at_once = Some(done);
+        } else {
+            // Whoever sent it first is in the queue for a sync already.
+            let place = state
+                .waiting
+                .partition_point(|(next, _)| *next <= seen.next);
+            state.waiting.insert(place, (seen.next, done));
+        }
+        drop(state);
+        if let Some(done) = at_once {
+            done(Ok(()));
+        }
+        Ok(Appended {
+            offsets: seen.base..seen.next,
+            repeated: true,
+            append_ms: (settings.stamp == Stamp::Append).then_some(seen.newest_ms),
+        })
+    }
+
+    fn write(
+        &self,
+        batches: Batches,
+        settings: &Settings,
+        done: Done,
+        writing: MutexGuard<'_, ()>,
+    ) -> Result<Appended, LogError> {
+        let now_ms = (self.around.clock)();
+        let append_ms = (settings.stamp == Stamp::Append).then_some(now_ms);
+        let (file, path, at, base) = self.ready(settings, batches.len() as u64, now_ms)?;
+        let (bytes, heads) = batches.place(base, append_ms);
         if let Err(cause) = file.write_at(&bytes, at) {
             self.state.lock().torn = file.cut(at).is_err();
             return Err(LogError::Write {
@@ -204,6 +326,7 @@ impl Partition {
             state.active.extent.add(head, now_ms);
             state.active.index.add(head);
             state.marks.add(head, batch);
+            state.producers.note(head, now_ms);
             state.next = head.next();
         }
         state.unsnapped_bytes += bytes.len() as u64;
@@ -225,7 +348,11 @@ impl Partition {
         if lazy {
             self.tell(served, &Ok(()));
         }
-        Ok(offsets)
+        Ok(Appended {
+            offsets,
+            repeated: false,
+            append_ms,
+        })
     }
 
     /// The segment to write to, where in it, and the next offset; rolls where that is due.
@@ -242,11 +369,7 @@ impl Partition {
                 return Err(broken.clone());
             }
             let extent = &state.active.extent;
-            let old = settings.retention_ms.is_some_and(|retention_ms| {
-                let span_ms = (retention_ms / SEGMENTS_PER_RETENTION).max(1);
-                now_ms.saturating_sub(extent.first_at_ms)
-                    > i64::try_from(span_ms).unwrap_or(i64::MAX)
-            });
+            let old = outlived(extent, settings, now_ms);
             extent.bytes > 0 && (old || extent.bytes + bytes > settings.segment_bytes)
         };
         self.mend()?;
@@ -264,7 +387,7 @@ impl Partition {
     }
 
     /// Cuts what a failed write left behind, where that failed too. The caller holds `writing`.
-    fn mend(&self) -> Result<(), LogError> {
+    pub(crate) fn mend(&self) -> Result<(), LogError> {
         let (file, path, bytes) = {
             let state = self.state.lock();
             if !state.torn {
@@ -286,14 +409,15 @@ impl Partition {
     }
 
     /// Syncs the active segment and begins the next one. The caller holds `writing`.
-    fn roll(&self) -> Result<(), LogError> {
+    pub(crate) fn roll(&self) -> Result<(), LogError> {
         let (file, old_path, next) = {
             let state = self.state.lock();
             let active = &state.active;
             (Arc::clone(&active.file), active.path.clone(), state.next)
         };
         self.sync(&*file, &old_path, next)?;
-        let path = path_of(&self.folder, next);
+        let extent = Extent::empty(next);
+        let path = SegmentName::of(&extent).path(&self.folder);
         let new = self.around.disk.create(&path).map_err(|cause| {
             // Left behind it would stand in the way of what is appended to the old one now.
             let _ = fs::remove_file(&path);
@@ -307,7 +431,7 @@ impl Partition {
             let old = std::mem::replace(
                 &mut state.active,
                 Active {
-                    extent: Extent::empty(next),
+                    extent,
                     path,
                     file: new,
                     index: Index::default(),
@@ -388,14 +512,29 @@ impl Partition {
         self.snapshot_in_turn();
     }
 
-    fn snapshot_in_turn(&self) {
+    /// The same for a caller that holds `snapshotting`.
+    pub(crate) fn snapshot_in_turn(&self) {
+        let start = self.state.lock().start;
+        if let Err(error) = self.write_down(start) {
+            warn!(folder = %self.folder.display(), %error, "snapshot not written; the next start scans more");
+        }
+    }
+
+    /// Writes a snapshot by which the partition starts at `start`. The caller holds `snapshotting`.
+    /// Nothing is written, nor is that an error, where the partition takes no more writes.
+    fn write_down(&self, start: i64) -> Result<(), LogError> {
         let (file, path, next, index, snapshot) = {
             let mut state = self.state.lock();
             if state.broken.is_some() {
-                return;
+                return Ok(());
             }
             state.unsnapped_bytes = 0;
-            let mut segments: Vec<_> = state.closed.iter().map(|c| c.extent.clone()).collect();
+            let mut segments: Vec<_> = state
+                .closed
+                .iter()
+                .filter(|c| c.extent.next > start)
+                .map(|c| c.extent.clone())
+                .collect();
             segments.push(state.active.extent.clone());
             let active = &state.active;
             (
@@ -403,16 +542,20 @@ impl Partition {
                 active.path.clone(),
                 state.next,
                 active.index.clone(),
-                Snapshot::new(state.start, segments, state.marks.clone()),
+                Snapshot {
+                    marks: state.marks.clone(),
+                    producers: state.producers.clone(),
+                    cleaned: state.cleaned,
+                    ..Snapshot::new(start, segments)
+                },
             )
         };
         // It tells of bytes up to `next`, so these must be on the disk before it is.
-        if self.sync(&*file, &path, next).is_err() {
-            return;
-        }
-        if let Err(error) = index.save(&path).and_then(|()| snapshot.save(&self.folder)) {
-            warn!(folder = %self.folder.display(), %error, "snapshot not written; the next start scans more");
-        }
+        self.sync(&*file, &path, next)?;
+        index
+            .save(&path)
+            .and_then(|()| snapshot.save(&self.folder))
+            .map_err(LogError::files("write the snapshot of", &self.folder))
     }
 
     /// Reads whole batches from the one that holds `offset` on: about `bytes_max`, at least one.
@@ -428,8 +571,8 @@ impl Partition {
             let read = place.read(&*self.around.disk, (offset, slice.end), bytes_max);
             match read {
                 Ok(batches) => return Ok(Slice { batches, ..slice }),
-                // Retention took the segment between the look and the read.
-                Err(_) if self.offsets().start > offset => {}
+                // Retention or the cleaner took the segment between the look and the read.
+                Err(_) if place.closed().is_some_and(|c| self.gone(c)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -478,38 +621,91 @@ impl Partition {
         Ok((slice, Some(place)))
     }
 
-    /// The first offset whose record has a timestamp of `ms` or later, and that timestamp; `None`
-    /// where there is none yet. Inside a compressed batch it is the batch's first offset.
+    /// Whether a segment was dropped or replaced since it was looked up.
+    pub(crate) fn gone(&self, closed: &Arc<Closed>) -> bool {
+        let state = self.state.lock();
+        matches!(state.broken, Some(LogError::Deleted(_)))
+            || !state.closed.iter().any(|c| Arc::ptr_eq(c, closed))
+    }
+
+    /// Deletes the records before `offset`, or all that can be read where it is -1. Gives the first
+    /// offset held from now on, which lasts over a crash; where that is later already, nothing
+    /// changes. Files go as soon as nothing of them is left.
     ///
     /// # Errors
-    /// [`LogError::Files`] where a segment cannot be read.
-    pub fn by_time(&self, ms: i64) -> Result<Option<(i64, i64)>, LogError> {
-        let (closed, active, range) = {
-            let state = self.state.lock();
-            let closed: Vec<_> = state
-                .closed
-                .iter()
-                .filter(|c| c.extent.newest_ms >= ms)
-                .cloned()
-                .collect();
-            let active = Place::Active {
-                path: state.active.path.clone(),
-                file: Arc::clone(&state.active.file),
-                from: state.active.index.at_time(ms),
-                length: state.active.extent.bytes,
+    /// [`LogError::BeyondEnd`] or [`LogError::Overtaken`] for an offset that cannot be, and where it
+    /// cannot be written down: then nothing is deleted.
+    pub fn delete_before(&self, offset: i64) -> Result<i64, LogError> {
+        {
+            let _writing = self.writing.lock();
+            let whole = {
+                let state = self.state.lock();
+                if let Some(broken) = &state.broken {
+                    return Err(broken.clone());
+                }
+                let all = state.active.extent.next;
+                state.active.extent.bytes > 0 && (offset == -1 || offset == all) && state.end == all
             };
-            (closed, active, state.start..state.end)
-        };
-        for place in closed.into_iter().map(Place::Closed).chain([active]) {
-            match place.by_time(&*self.around.disk, ms, &range) {
-                Ok(Some(found)) => return Ok(Some(found)),
-                Ok(None) => {}
-                // Retention took the segment meanwhile.
-                Err(_) if place.ends_before(self.offsets().start) => {}
-                Err(error) => return Err(error),
+            if whole {
+                // So that the active segment's file can go too.
+                self.mend()?;
+                self.roll()?;
             }
         }
-        Ok(None)
+        let turn = self.snapshotting.lock();
+        let wanted = {
+            let state = self.state.lock();
+            let (topic, partition) = (Arc::clone(&self.around.topic), self.id);
+            let wanted = if offset == -1 { state.end } else { offset };
+            if wanted > state.end {
+                return Err(LogError::BeyondEnd {
+                    topic,
+                    partition,
+                    wanted,
+                    end: state.end,
+                });
+            }
+            if wanted < 0 {
+                return Err(LogError::Overtaken {
+                    topic,
+                    partition,
+                    wanted,
+                    start: state.start,
+                });
+            }
+            if wanted <= state.start {
+                return Ok(state.start);
+            }
+            wanted
+        };
+        self.write_down(wanted)?;
+        let dropped: Vec<_> = {
+            let mut state = self.state.lock();
+            if let Some(broken) = &state.broken {
+                return Err(broken.clone());
+            }
+            state.start = wanted;
+            let count = state.closed.partition_point(|c| c.extent.next <= wanted);
+            state.closed.drain(..count).collect()
+        };
+        self.remove(&dropped);
+        drop(turn);
+        self.around.watchers.call();
+        Ok(wanted)
+    }
+
+    /// Removes the files of segments that no snapshot tells of any more.
+    pub(crate) fn remove(&self, segments: &[Arc<Closed>]) {
+        for segment in segments {
+            for path in [&segment.path, &segment.path.with_extension("index")] {
+                match self.around.disk.remove(path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        warn!(file = %path.display(), %error, "segment not removed; the next start will");
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Drops whole segments that are older than the retention time or beyond its size. Age counts
@@ -520,6 +716,11 @@ impl Partition {
         let cutoff_ms = settings
             .retention_ms
             .map(|ms| now_ms.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX)));
+        // The next snapshot leaves them out too; until then a restart only knows them longer.
+        self.state.lock().producers.expire(now_ms);
+        if !settings.cleanup.deletes() {
+            return;
+        }
         let expired = |extent: &Extent| {
             extent.bytes > 0 && cutoff_ms.is_some_and(|cutoff| extent.last_at_ms < cutoff)
         };
@@ -559,16 +760,7 @@ impl Partition {
         // First the snapshot, so that a crash in between leaves files that the next start removes.
         // Where it cannot be written (disk full), the files go all the same, to make room.
         self.snapshot_in_turn();
-        for segment in &dropped {
-            for path in [&segment.path, &segment.path.with_extension("index")] {
-                match fs::remove_file(path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        warn!(file = %path.display(), %error, "expired segment not removed");
-                    }
-                    _ => {}
-                }
-            }
-        }
+        self.remove(&dropped);
         info!(
             topic = %self.around.topic,
             partition = self.id,
@@ -604,6 +796,14 @@ impl Partition {
     }
 }
 
+/// Whether a segment has been written to for so long that the next one is due.
+pub(crate) fn outlived(extent: &Extent, settings: &Settings, now_ms: i64) -> bool {
+    settings.retention_ms.is_some_and(|retention_ms| {
+        let span_ms = (retention_ms / SEGMENTS_PER_RETENTION).max(1);
+        now_ms.saturating_sub(extent.first_at_ms) > i64::try_from(span_ms).unwrap_or(i64::MAX)
+    })
+}
+
 /// Where to read.
 enum Place {
     Closed(Arc<Closed>),
@@ -616,10 +816,17 @@ enum Place {
 }
 
 impl Place {
+    fn closed(&self) -> Option<&Arc<Closed>> {
+        match self {
+            Self::Closed(closed) => Some(closed),
+            Self::Active { .. } => None,
+        }
+    }
+
     fn read(
         &self,
         disk: &dyn Disk,
-        offsets: (i64, i64),
+        (offset, end): (i64, i64),
         bytes_max: usize,
     ) -> Result<Bytes, LogError> {
         match self {
@@ -628,67 +835,17 @@ impl Place {
                 file,
                 from,
                 length,
-            } => window(path, &**file, (*from, *length), offsets, bytes_max),
+            } => {
+                let bounds = (offset, end, false);
+                window(path, &**file, (*from, *length), bounds, bytes_max)
+            }
             Self::Closed(closed) => {
                 let file = closed.open(disk)?;
-                let from = closed.index(&*file)?.at_offset(offsets.0);
+                let from = closed.index(&*file)?.at_offset(offset);
                 let span = (from, closed.extent.bytes);
-                window(&closed.path, &*file, span, offsets, bytes_max)
+                let bounds = (offset, end, closed.gaps());
+                window(&closed.path, &*file, span, bounds, bytes_max)
             }
         }
-    }
-
-    fn ends_before(&self, start: i64) -> bool {
-        matches!(self, Self::Closed(closed) if closed.extent.next <= start)
-    }
-
-    fn by_time(
-        &self,
-        disk: &dyn Disk,
-        ms: i64,
-        readable: &Range<i64>,
-    ) -> Result<Option<(i64, i64)>, LogError> {
-        let (path, file, mut at, length) = match self {
-            Self::Active {
-                path,
-                file,
-                from,
-                length,
-            } => (path, Arc::clone(file), *from, *length),
-            Self::Closed(closed) => {
-                let file = closed.open(disk)?;
-                let from = closed.index(&*file)?.at_time(ms);
-                (&closed.path, file, from, closed.extent.bytes)
-            }
-        };
-        let mut buffer = [0; HEAD_BYTES];
-        while at < length {
-            file.read_at(&mut buffer, at)
-                .map_err(LogError::files("read", path))?;
-            let head = Head::parse(&buffer).ok_or_else(|| LogError::Damaged {
-                path: path.clone(),
-                at,
-                what: "no batch starts here".into(),
-            })?;
-            if head.base >= readable.end {
-                return Ok(None);
-            }
-            if head.newest_ms >= ms && head.next() > readable.start {
-                let mut batch = vec![0; head.bytes];
-                file.read_at(&mut batch, at)
-                    .map_err(LogError::files("read", path))?;
-                if head.compression() != 0 {
-                    return Ok(Some((head.base.max(readable.start), head.newest_ms)));
-                }
-                let found = Records::new(&head, &batch[HEAD_BYTES..])
-                    .map_while(Result::ok)
-                    .find(|r| r.timestamp_ms >= ms && r.offset >= readable.start);
-                if let Some(record) = found {
-                    return Ok(Some((record.offset, record.timestamp_ms)));
-                }
-            }
-            at += head.bytes as u64;
-        }
-        Ok(None)
     }
 }

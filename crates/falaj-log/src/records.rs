@@ -2,9 +2,6 @@
 
 use crate::Head;
 
-/// Bit of the attributes: the timestamps are the broker's, all equal to the batch's newest.
-const LOG_APPEND_TIME: i16 = 8;
-
 /// Bytes that are not the records which their batch's head announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed record {index} in its batch")]
@@ -56,13 +53,19 @@ impl<'a> Records<'a> {
         }
     }
 
-    fn read(&mut self) -> Option<Record<'a>> {
+    fn read(&mut self) -> Option<(Record<'a>, Encoded<'a>)> {
+        let before = self.rest;
         let length = usize::try_from(varint(&mut self.rest)?).ok()?;
         let (mut record, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
+        let whole = &before[..before.len() - rest.len()];
         let record = &mut record;
         *record = record.get(1..)?; // attributes: none are defined
         let delta_ms = varint(record)?;
+        let encoded = Encoded {
+            whole,
+            after_time: record,
+        };
         let delta = i32::try_from(varint(record)?).ok()?;
         let key = slice(record)?;
         let value = slice(record)?;
@@ -77,24 +80,23 @@ impl<'a> Records<'a> {
         for _ in 0..count {
             walk.next()?;
         }
-        (walk.rest.is_empty() && (0..=self.head.last_delta).contains(&delta)).then_some(Record {
+        let read = Record {
             offset: self.head.base + i64::from(delta),
-            timestamp_ms: if self.head.attributes & LOG_APPEND_TIME == 0 {
-                self.head.first_ms.wrapping_add(delta_ms)
-            } else {
+            timestamp_ms: if self.head.append_time() {
                 self.head.newest_ms
+            } else {
+                self.head.first_ms.wrapping_add(delta_ms)
             },
             key,
             value,
             headers,
-        })
+        };
+        (walk.rest.is_empty() && (0..=self.head.last_delta).contains(&delta))
+            .then_some((read, encoded))
     }
-}
 
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<Record<'a>, Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    /// The next record with its bytes.
+    pub(crate) fn next_encoded(&mut self) -> Option<Result<(Record<'a>, Encoded<'a>), Malformed>> {
         let index = self.index;
         if index == self.head.count {
             if self.rest.is_empty() {
@@ -109,6 +111,37 @@ impl<'a> Iterator for Records<'a> {
             (self.rest, self.index) = (&[], self.head.count);
         }
         Some(record.ok_or(Malformed { index }))
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_encoded()
+            .map(|read| read.map(|(record, _)| record))
+    }
+}
+
+/// A record as it lies in its batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Encoded<'a> {
+    /// All of it, its length first.
+    pub whole: &'a [u8],
+    /// What follows its timestamp.
+    after_time: &'a [u8],
+}
+
+impl Encoded<'_> {
+    /// Writes it with a timestamp that counts from another first one.
+    pub(crate) fn retimed(&self, delta_ms: i64, into: &mut Vec<u8>) {
+        let mut time = Vec::with_capacity(10);
+        put_varint(delta_ms, &mut time);
+        let length = 1 + time.len() + self.after_time.len();
+        put_varint(i64::try_from(length).unwrap_or(i64::MAX), into);
+        into.push(0);
+        into.extend_from_slice(&time);
+        into.extend_from_slice(self.after_time);
     }
 }
 
@@ -158,6 +191,15 @@ fn varint(from: &mut &[u8]) -> Option<i64> {
     None
 }
 
+fn put_varint(value: i64, into: &mut Vec<u8>) {
+    let mut rest = (value << 1 ^ value >> 63).cast_unsigned();
+    while rest >= 0x80 {
+        into.push(rest.to_le_bytes()[0] | 0x80);
+        rest >>= 7;
+    }
+    into.push(rest.to_le_bytes()[0]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +222,11 @@ mod tests {
             let mut rest = bytes;
             assert_eq!(varint(&mut rest), value, "{bytes:x?}");
             assert_eq!(rest.is_empty(), value.is_some() || bytes.is_empty());
+            if let Some(value) = value {
+                let mut written = Vec::new();
+                put_varint(value, &mut written);
+                assert_eq!(written, bytes);
+            }
         }
     }
 }

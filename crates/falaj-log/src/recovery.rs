@@ -1,9 +1,13 @@
 //! What a start does with the files it finds: trusts what the last snapshot tells of, checks every
 //! byte after it, cuts a torn end, and refuses anything else.
+//!
+//! Always: which of a segment and its cleaned successor counts follows from the files' names alone
+//! ([`SegmentName`]), so it does not matter whether the last snapshot was written before or after.
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -13,7 +17,8 @@ use tracing::{info, warn};
 use crate::LogError;
 use crate::disk::{Disk, SegmentFile};
 use crate::marks::Marks;
-use crate::segment::{Closed, Extent, Index, Scanned, path_of, scan, whole_batch_after};
+use crate::producers::Producers;
+use crate::segment::{Closed, DRAFT, Extent, Index, Scanned, SegmentName, scan, whole_batch_after};
 use crate::snapshot::{Found, Snapshot};
 
 /// How much of a scanned end is written again at once.
@@ -33,6 +38,9 @@ pub(crate) struct Recovered {
     pub closed: VecDeque<Arc<Closed>>,
     pub active: Active,
     pub marks: Marks,
+    pub producers: Producers,
+    /// The cleaner has gone through everything before it.
+    pub cleaned: i64,
     /// How many bytes no snapshot tells of yet.
     pub scanned_bytes: u64,
 }
@@ -48,126 +56,162 @@ pub(crate) fn recover(folder: &Path, disk: &dyn Disk) -> Result<Recovered, LogEr
             None
         }
     };
-    let (start, known, marks) = match snapshot {
-        Some(s) => (s.start, s.segments, s.marks),
-        None => (0, Vec::new(), Marks::default()),
-    };
-    let bases = segments(folder, known.first().map_or(0, |e| e.base))?;
-    let known = present(folder, &known, &bases)?;
-    if bases.is_empty() {
-        return fresh(folder, disk);
+    let snapshot = snapshot.unwrap_or_else(|| Snapshot::new(0, Vec::new()));
+    let known = snapshot.segments;
+    let names = segments(folder, known.first().map_or(0, |e| e.base))?;
+    let known = present(folder, &known, &names)?;
+    if names.is_empty() {
+        return fresh(folder, disk, 0);
     }
-    let mut recovered = Walk {
+    let mut walk = Walk {
         folder,
         disk,
         closed: VecDeque::new(),
-        marks,
+        marks: snapshot.marks,
+        producers: snapshot.producers,
         scanned_bytes: 0,
     };
-    let mut active = None;
-    let mut next = None;
-    for (i, &base) in bases.iter().enumerate() {
-        let extent = known.get(i).cloned().unwrap_or(Extent::empty(base));
-        let frozen = i + 1 < known.len();
-        let last = i + 1 == bases.len();
-        let opened = recovered.segment(extent, next, frozen, last)?;
-        if let Some(opened) = opened {
-            next = Some(opened.extent.next);
-            if let Some(previous) = active.replace(opened) {
-                recovered.close(previous);
-            }
+    let mut active: Option<Active> = None;
+    let last_known = known.last().map(SegmentName::of);
+    for (i, name) in names.iter().enumerate() {
+        let extent = known.iter().find(|e| SegmentName::of(e) == *name).cloned();
+        let place = Expected {
+            next: active.as_ref().map(|a| a.extent.next),
+            frozen: extent.is_some() && last_known != Some(*name),
+            // The cleaner leaves the active segment alone, so a cleaned one is not it.
+            last: i + 1 == names.len() && name.next().is_none(),
+        };
+        let extent = extent.unwrap_or_else(|| Extent {
+            generation: name.generation(),
+            ..Extent::empty(name.base)
+        });
+        if let Some(opened) = walk.segment(*name, extent, &place)?
+            && let Some(previous) = active.replace(opened)
+        {
+            walk.close(previous);
         }
     }
-    let Walk {
-        closed,
-        marks,
-        scanned_bytes,
-        ..
-    } = recovered;
-    let active = active.expect("the first segment is never skipped");
-    let first = closed.front().map_or(active.extent.base, |c| c.extent.base);
+    let mut active = active.expect("the first segment is never skipped");
+    if active.extent.generation > 0 {
+        // Somebody took the active segment away, and no snapshot tells of it.
+        let next = active.extent.next;
+        walk.close(std::mem::replace(&mut active, begin(folder, disk, next)?));
+    }
+    let first = walk
+        .closed
+        .front()
+        .map_or(active.extent.base, |c| c.extent.base);
     Ok(Recovered {
-        start: start.max(first),
-        closed,
+        start: snapshot.start.max(first).min(active.extent.next),
+        closed: walk.closed,
         active,
-        marks,
-        scanned_bytes,
+        marks: walk.marks,
+        producers: walk.producers,
+        cleaned: snapshot.cleaned,
+        scanned_bytes: walk.scanned_bytes,
     })
 }
 
-fn fresh(folder: &Path, disk: &dyn Disk) -> Result<Recovered, LogError> {
-    let path = path_of(folder, 0);
-    let file = disk.create(&path).map_err(LogError::files("make", &path))?;
+fn fresh(folder: &Path, disk: &dyn Disk, base: i64) -> Result<Recovered, LogError> {
     Ok(Recovered {
-        start: 0,
+        start: base,
         closed: VecDeque::new(),
-        active: Active {
-            extent: Extent::empty(0),
-            path,
-            file,
-            index: Index::default(),
-        },
+        active: begin(folder, disk, base)?,
         marks: Marks::default(),
+        producers: Producers::default(),
+        cleaned: 0,
         scanned_bytes: 0,
     })
 }
 
-/// Base offsets of the segments in `folder` from `first` on, in order. What lies before `first` was
-/// given up by retention, and half-written replacements by a crash: both are removed.
-fn segments(folder: &Path, first: i64) -> Result<Vec<i64>, LogError> {
-    let mut bases = Vec::new();
+/// An empty segment.
+fn begin(folder: &Path, disk: &dyn Disk, base: i64) -> Result<Active, LogError> {
+    let extent = Extent::empty(base);
+    let path = SegmentName::of(&extent).path(folder);
+    let file = disk.create(&path).map_err(LogError::files("make", &path))?;
+    Ok(Active {
+        extent,
+        path,
+        file,
+        index: Index::default(),
+    })
+}
+
+/// The segments in `folder` that count, from offset `first` on, in order. What lies before `first`
+/// was given up by retention, what was replaced by the cleaner or only half written by a crash:
+/// all of these are removed.
+fn segments(folder: &Path, first: i64) -> Result<Vec<SegmentName>, LogError> {
+    let (mut names, mut gone, mut beside) = (Vec::new(), Vec::new(), Vec::new());
     for entry in fs::read_dir(folder).map_err(LogError::files("list", folder))? {
         let path = entry.map_err(LogError::files("list", folder))?.path();
-        let base = path
-            .file_stem()
-            .and_then(|s| s.to_str())
-            .filter(|s| s.len() == 20)
-            .and_then(|s| s.parse::<i64>().ok());
-        match (path.extension().and_then(|e| e.to_str()), base) {
-            (Some("log"), Some(base)) if base >= first => bases.push(base),
-            (Some("index"), Some(base)) if base >= first => {}
-            (Some("log" | "index"), Some(_)) | (Some("new"), _) => {
-                fs::remove_file(&path).map_err(LogError::files("remove", &path))?;
-            }
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+        match (extension, SegmentName::parse(&path)) {
+            ("log", Some(name)) if name.base >= first => names.push(name),
+            ("index", Some(name)) if name.base >= first => beside.push((name, path)),
+            ("log" | "index", Some(_)) | ("new" | DRAFT, _) => gone.push(path),
             _ => {}
         }
     }
-    bases.sort_unstable();
-    Ok(bases)
+    let (names, replaced) = SegmentName::sift(names);
+    gone.extend(replaced.iter().map(|name| name.path(folder)));
+    let orphans = beside.into_iter().filter(|(name, _)| !names.contains(name));
+    gone.extend(orphans.map(|(_, path)| path));
+    for path in gone {
+        fs::remove_file(&path).map_err(LogError::files("remove", &path))?;
+    }
+    Ok(names)
 }
 
-/// The known segments that are there. Only the oldest ones may be gone: retention was at work, or
-/// somebody made room by hand.
-fn present(folder: &Path, known: &[Extent], bases: &[i64]) -> Result<Vec<Extent>, LogError> {
-    let count = known.len();
+/// The known segments that are there, without those that the cleaner replaced after the snapshot.
+/// Only the oldest ones may be gone: retention was at work, or somebody made room by hand.
+fn present(
+    folder: &Path,
+    known: &[Extent],
+    names: &[SegmentName],
+) -> Result<Vec<Extent>, LogError> {
+    let known: Vec<_> = known
+        .iter()
+        .map(|extent| (SegmentName::of(extent), extent))
+        .filter(|(known, _)| !names.iter().any(|name| name.replaces(known)))
+        .collect();
     let kept: Vec<_> = known
         .iter()
-        .skip_while(|e| !bases.contains(&e.base))
-        .cloned()
+        .skip_while(|(name, _)| !names.contains(name))
         .collect();
     let gone = match (kept.first(), known.last()) {
         (None, Some(last)) => Some(last),
-        _ => kept
-            .iter()
-            .zip(bases)
-            .find(|(e, base)| e.base != **base)
-            .map(|(e, _)| e),
+        _ => kept.iter().find(|(name, _)| !names.contains(name)).copied(),
     };
-    if let Some(gone) = gone.or(kept.get(bases.len())) {
+    if let Some((name, extent)) = gone {
         return Err(LogError::Missing {
-            path: path_of(folder, gone.base),
-            what: format!("it holds offsets {} to {}", gone.base, gone.next - 1),
+            path: name.path(folder),
+            what: format!("it holds offsets {} to {}", extent.base, extent.next - 1),
         });
     }
-    if kept.len() < count {
+    if let Some((name, _)) = kept.first()
+        && kept.len() < known.len()
+    {
         warn!(
             folder = %folder.display(),
-            segments = count - kept.len(),
-            start = kept[0].base,
+            segments = known.len() - kept.len(),
+            start = name.base,
             "the oldest segments are gone"
         );
     }
-    Ok(kept)
+    Ok(kept
+        .into_iter()
+        .map(|(_, extent)| (*extent).clone())
+        .collect())
+}
+
+/// What must hold of a segment, by its neighbours and the snapshot.
+struct Expected {
+    /// Where the one before it ends.
+    next: Option<i64>,
+    /// It is known to its end.
+    frozen: bool,
+    /// It is the one that was written to.
+    last: bool,
 }
 
 struct Walk<'a> {
@@ -175,6 +219,7 @@ struct Walk<'a> {
     disk: &'a dyn Disk,
     closed: VecDeque<Arc<Closed>>,
     marks: Marks,
+    producers: Producers,
     scanned_bytes: u64,
 }
 
@@ -188,12 +233,12 @@ impl Walk<'_> {
     /// left behind.
     fn segment(
         &mut self,
+        name: SegmentName,
         mut extent: Extent,
-        next: Option<i64>,
-        frozen: bool,
-        last: bool,
+        place: &Expected,
     ) -> Result<Option<Active>, LogError> {
-        let path = path_of(self.folder, extent.base);
+        let &Expected { next, frozen, last } = place;
+        let path = name.path(self.folder);
         let file = self
             .disk
             .open(&path)
@@ -224,12 +269,15 @@ impl Walk<'_> {
         };
         let at_ms = modified_ms(&path);
         let span = (known_bytes, length);
-        let done = scan(&path, &*file, span, extent.next, |head, batch| {
+        let from = (extent.next, name.next().is_some());
+        let done = scan(&path, &*file, span, from, |head, batch| {
             extent.add(head, at_ms);
             self.marks.add(head, batch);
+            self.producers.note(head, at_ms);
             if last {
                 index.add(head);
             }
+            Ok(ControlFlow::Continue(()))
         })?;
         self.scanned_bytes += done.at - known_bytes;
         if let Some(fault) = done.fault {
@@ -247,6 +295,10 @@ impl Walk<'_> {
                 return Err(damaged(done.at, what));
             }
             self.cut(&path, &*file, &done, length, fault)?;
+        }
+        if let Some(next) = name.next().filter(|&next| next != done.next) {
+            let what = format!("it ends before offset {} and not {next}", done.next);
+            return Err(damaged(done.at, what));
         }
         if last && known_bytes < length {
             settle(&*file, known_bytes, done.at).map_err(LogError::files("write", &path))?;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -17,16 +18,25 @@ const INDEX_EVERY_BYTES: u64 = 32 * 1024;
 /// How much a scan reads at once.
 const SCAN_BYTES: usize = 4 * 1024 * 1024;
 
+/// What the cleaner's files end in until they are whole and synced.
+pub(crate) const DRAFT: &str = "cleaned";
+
 /// Length of an index entry on disk.
 const ENTRY_BYTES: usize = 24;
 
 /// What a snapshot knows of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Extent {
-    /// Offset of its first record, which is its name.
+    /// Offset of its first record when it was appended, which is its name.
     pub base: i64,
     /// First offset after its last record.
     pub next: i64,
+    /// How often the cleaner has rewritten what it holds; 0 is as it was appended.
+    #[serde(default)]
+    pub generation: u32,
+    /// When the first of its tombstones may go; none where none was cleaned.
+    #[serde(default)]
+    pub horizon_ms: Option<i64>,
     /// Length in bytes.
     pub bytes: u64,
     /// Newest timestamp of its records.
@@ -42,6 +52,8 @@ impl Extent {
         Self {
             base,
             next: base,
+            generation: 0,
+            horizon_ms: None,
             bytes: 0,
             newest_ms: i64::MIN,
             first_at_ms: i64::MAX,
@@ -53,14 +65,105 @@ impl Extent {
         self.next = head.next();
         self.bytes += head.bytes as u64;
         self.newest_ms = self.newest_ms.max(head.newest_ms);
+        let horizons = [self.horizon_ms, head.horizon_ms()];
+        self.horizon_ms = horizons.into_iter().flatten().min();
         self.first_at_ms = self.first_at_ms.min(at_ms);
         self.last_at_ms = self.last_at_ms.max(at_ms);
     }
 }
 
-/// File of the segment that starts at `base`.
-pub(crate) fn path_of(folder: &Path, base: i64) -> PathBuf {
-    folder.join(format!("{base:020}.log"))
+/// Name of a segment's file: which offsets it holds, and which of several files that hold them
+/// counts.
+///
+/// `<base>.log` is as it was appended. `<base>-<next>-<generation>.log` was written by the cleaner in
+/// place of all segments between `base` and `next`, and counts from the moment that it has this name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentName {
+    /// Offset of the first record it ever held.
+    pub base: i64,
+    /// For a cleaned one: the offset after the last, and how often it was rewritten.
+    cleaned: Option<(i64, u32)>,
+}
+
+impl SegmentName {
+    /// The name of a segment's file, its `.log` or anything else that goes with it.
+    #[must_use]
+    pub fn parse(path: &Path) -> Option<Self> {
+        let stem = path.file_stem()?.to_str()?;
+        let offset = |text: &str| match text.len() {
+            20 => text.parse::<i64>().ok(),
+            _ => None,
+        };
+        let mut parts = stem.split('-');
+        let base = offset(parts.next()?)?;
+        let cleaned = match (parts.next(), parts.next(), parts.next()) {
+            (None, ..) => None,
+            (Some(next), Some(generation), None) => Some((offset(next)?, generation.parse().ok()?)),
+            _ => return None,
+        };
+        Some(Self { base, cleaned })
+    }
+
+    pub(crate) fn of(extent: &Extent) -> Self {
+        Self {
+            base: extent.base,
+            cleaned: (extent.generation > 0).then_some((extent.next, extent.generation)),
+        }
+    }
+
+    /// Its file in a partition's `folder`.
+    #[must_use]
+    pub fn path(&self, folder: &Path) -> PathBuf {
+        let base = self.base;
+        folder.join(match self.cleaned {
+            None => format!("{base:020}.log"),
+            Some((next, generation)) => format!("{base:020}-{next:020}-{generation}.log"),
+        })
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.cleaned.map_or(0, |(_, generation)| generation)
+    }
+
+    /// Where a cleaned one ends; the end of others is where their last batch ends.
+    pub(crate) fn next(&self) -> Option<i64> {
+        self.cleaned.map(|(next, _)| next)
+    }
+
+    /// Whether it stands in the place of `other`.
+    pub(crate) fn replaces(&self, other: &Self) -> bool {
+        self.generation() > other.generation()
+            && self.base <= other.base
+            && self.next().is_some_and(|next| other.base < next)
+    }
+
+    /// Splits names into those that count, by offset, and those that were replaced.
+    pub(crate) fn sift(mut names: Vec<Self>) -> (Vec<Self>, Vec<Self>) {
+        names.sort_unstable();
+        let cleaned: Vec<_> = names
+            .iter()
+            .filter(|n| n.next().is_some())
+            .copied()
+            .collect();
+        names
+            .into_iter()
+            .partition(|name| !cleaned.iter().any(|other| other.replaces(name)))
+    }
+
+    /// The segments in a partition's `folder` that count, by offset.
+    ///
+    /// # Errors
+    /// Where the folder cannot be listed.
+    pub fn list(folder: &Path) -> io::Result<Vec<Self>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "log") {
+                names.extend(Self::parse(&path));
+            }
+        }
+        Ok(Self::sift(names).0)
+    }
 }
 
 /// One batch of a segment that the index knows.
@@ -190,7 +293,7 @@ impl Index {
     }
 }
 
-/// A segment that is full: it never changes again. Its file is opened for each read, so that a long
+/// A segment that is full: it never changes again (the cleaner puts another in its place). Its file is opened for each read, so that a long
 /// log holds no file open.
 pub(crate) struct Closed {
     pub extent: Extent,
@@ -201,15 +304,33 @@ pub(crate) struct Closed {
 impl Closed {
     pub(crate) fn new(folder: &Path, extent: Extent) -> Self {
         Self {
-            path: path_of(folder, extent.base),
+            path: SegmentName::of(&extent).path(folder),
             extent,
             index: OnceLock::new(),
         }
     }
 
+    pub(crate) fn with_index(folder: &Path, extent: Extent, index: Index) -> Self {
+        let closed = Self::new(folder, extent);
+        closed.index.get_or_init(|| Arc::new(index));
+        closed
+    }
+
+    /// Whether offsets may be missing between its batches.
+    pub(crate) fn gaps(&self) -> bool {
+        self.extent.generation > 0
+    }
+
     pub(crate) fn open(&self, disk: &dyn Disk) -> Result<Arc<dyn SegmentFile>, LogError> {
         disk.open(&self.path)
             .map_err(LogError::files("open", &self.path))
+    }
+
+    /// Writes its index beside it, where it is known.
+    pub(crate) fn save_index(&self) -> io::Result<()> {
+        self.index
+            .get()
+            .map_or(Ok(()), |index| index.save(&self.path))
     }
 
     /// Its index, loaded at first use.
@@ -233,14 +354,15 @@ pub(crate) struct Scanned {
     pub fault: Option<&'static str>,
 }
 
-/// Reads whole batches from byte `from` to `length`, checks each, and shows it to `each`.
-/// The first must have offset `next`, and each following one the next.
+/// Reads whole batches from byte `from` to `length`, checks each, and shows it to `each`, until that
+/// has enough.
+/// The first must have offset `next`, and each following one the next; with `gaps` any later one.
 pub(crate) fn scan(
     path: &Path,
     file: &dyn SegmentFile,
     (from, length): (u64, u64),
-    next: i64,
-    mut each: impl FnMut(&Head, &[u8]),
+    (next, gaps): (i64, bool),
+    mut each: impl FnMut(&Head, &[u8]) -> Result<ControlFlow<()>, LogError>,
 ) -> Result<Scanned, LogError> {
     let mut done = Scanned {
         at: from,
@@ -266,7 +388,7 @@ pub(crate) fn scan(
                 None if rest.len() < HEAD_BYTES && !whole => break,
                 None if rest.len() < HEAD_BYTES => "a batch is cut off",
                 None => "no batch starts here",
-                Some(head) if head.base != done.next => "a batch has the wrong offset",
+                Some(head) if misplaced(&head, done.next, gaps) => "a batch has the wrong offset",
                 Some(head) if head.bytes as u64 > length - done.at => "a batch is cut off",
                 Some(head) => match rest.get(..head.bytes) {
                     None => {
@@ -274,10 +396,13 @@ pub(crate) fn scan(
                         break;
                     }
                     Some(batch) if head.intact(batch) => {
-                        each(&head, batch);
+                        let flow = each(&head, batch)?;
                         used += head.bytes;
                         done.at += head.bytes as u64;
                         done.next = head.next();
+                        if flow.is_break() {
+                            return Ok(done);
+                        }
                         continue;
                     }
                     Some(_) => "a batch has a wrong checksum",
@@ -288,6 +413,15 @@ pub(crate) fn scan(
         }
     }
     Ok(done)
+}
+
+/// Whether a batch cannot stand where the offset `next` is expected.
+fn misplaced(head: &Head, next: i64, gaps: bool) -> bool {
+    if gaps {
+        head.base < next
+    } else {
+        head.base != next
+    }
 }
 
 /// The first whole batch with an offset beyond `next` after byte `at`, if any: its byte and offset.
@@ -317,12 +451,12 @@ pub(crate) fn whole_batch_after(
 
 /// Whole batches of one segment from the one that holds `offset` on: at least one (however large),
 /// else as many as fit in `bytes_max`, none that starts at `end` or later. Empty where the segment
-/// ends before `offset`.
+/// ends before `offset`. With `gaps` the first batch may also start after it.
 pub(crate) fn window(
     path: &Path,
     file: &dyn SegmentFile,
     (mut from, length): (u64, u64),
-    (offset, end): (i64, i64),
+    (offset, end, gaps): (i64, i64, bool),
     bytes_max: usize,
 ) -> Result<Bytes, LogError> {
     let slack = usize::try_from(INDEX_EVERY_BYTES).unwrap_or(usize::MAX);
@@ -344,13 +478,13 @@ pub(crate) fn window(
         while let Some(head) = Head::parse(&bytes[at..]) {
             let here = from + at as u64;
             // What the checksum does not cover is checked here, so that damage is never skipped.
-            let misplaced = expected.is_some_and(|next| head.base != next);
+            let misplaced = expected.is_some_and(|next| misplaced(&head, next, gaps));
             if misplaced || head.bytes as u64 > length - here {
                 return Err(damaged(here, "a batch has a wrong offset or length"));
             }
             let whole = at + head.bytes <= size;
             if first.is_none() && head.next() > offset {
-                if head.base > offset {
+                if head.base > offset && !gaps {
                     return Err(damaged(here, "a batch has a wrong offset"));
                 }
                 if head.base >= end {

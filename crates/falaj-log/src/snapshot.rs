@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::replace;
 use crate::marks::Marks;
+use crate::producers::Producers;
 use crate::segment::Extent;
 
 const NAME: &str = "partition.snapshot";
@@ -18,13 +19,19 @@ const FORMAT: u32 = 1;
 /// A partition's state at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
-    format: u32,
+    pub format: u32,
     /// First offset held.
     pub start: i64,
     /// All segments; the last one may have grown since.
     pub segments: Vec<Extent>,
     /// How far each source had got.
     pub marks: Marks,
+    /// What is remembered of idempotent producers.
+    #[serde(default)]
+    pub producers: Producers,
+    /// The cleaner has gone through everything before it.
+    #[serde(default)]
+    pub cleaned: i64,
 }
 
 /// What was found where a snapshot may be.
@@ -35,12 +42,14 @@ pub(crate) enum Found {
 }
 
 impl Snapshot {
-    pub(crate) fn new(start: i64, segments: Vec<Extent>, marks: Marks) -> Self {
+    pub(crate) fn new(start: i64, segments: Vec<Extent>) -> Self {
         Self {
             format: FORMAT,
             start,
             segments,
-            marks,
+            marks: Marks::default(),
+            producers: Producers::default(),
+            cleaned: 0,
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a person writes in `[privacy]`, `[purpose.*]` and `[fields]`. The doc comments become the
 //! reference pages and the JSON Schema of the pipeline file.
 
-use falaj_record::{FieldType, Period};
+use falaj_record::{FieldType, Period, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,9 @@ pub struct PrivacyConfig {
     /// JSON paths that can never be declared: `phone`, `login.**` (with `login` itself), `*.secret`.
     /// What lies below such a path cannot be declared either.
     pub never: Vec<String>,
+    /// The key that pids are made with: 64 hexadecimal digits, best from `openssl rand -hex 32`. Without
+    /// it, a key file in the data directory, made at the first start. A standby needs the same key.
+    pub key: Option<Secret>,
     /// Who a record is about. Without it no record has a pid.
     pub subject: Option<SubjectConfig>,
 }
@@ -32,6 +35,7 @@ impl Default for PrivacyConfig {
             k: 5,
             delta_k: 5,
             never: Vec::new(),
+            key: None,
             subject: None,
         }
     }

@@ -108,6 +108,12 @@ impl Gate {
     /// Clears records. `now_ms` is the event time where the policy names none, and the time of
     /// rejects; milliseconds since 1970.
     pub fn clear(&mut self, raw: &[Raw], now_ms: i64) -> Passage {
+        self.clear_of(&Arc::clone(&self.source), raw, now_ms)
+    }
+
+    /// As [`Gate::clear`], for records of another source than the gate's own, or of a part of it
+    /// whose positions count by themselves. `source` is ASCII without `@`.
+    pub fn clear_of(&mut self, source: &Arc<str>, raw: &[Raw], now_ms: i64) -> Passage {
         let mut out = Vec::with_capacity(raw.len() * RECORD_GUESS);
         let mut messages = Vec::with_capacity(raw.len());
         let mut rejects = Vec::new();
@@ -115,13 +121,13 @@ impl Gate {
         let mut found = Vec::with_capacity(policy.paths.slots());
         for record in raw {
             let start = out.len();
-            match self.pass(&policy, record, now_ms, &mut found, &mut out) {
+            match self.pass(&policy, source, record, now_ms, &mut found, &mut out) {
                 Ok(message) => messages.push(message),
                 Err((reason, path)) => {
                     out.truncate(start);
                     rejects.push(Reject {
                         at: At::Source {
-                            source: Arc::clone(&self.source),
+                            source: Arc::clone(source),
                             position: record.position,
                         },
                         reason,
@@ -158,6 +164,7 @@ impl Gate {
     fn pass<'a>(
         &mut self,
         policy: &Policy,
+        source: &str,
         record: &'a Raw,
         now_ms: i64,
         found: &mut Vec<Found<'a>>,
@@ -199,7 +206,7 @@ impl Gate {
         push_u64(out, record.position);
         let key = value.end..out.len();
 
-        out.extend_from_slice(self.source.as_bytes());
+        out.extend_from_slice(source.as_bytes());
         out.push(b'@');
         push_u64(out, record.position);
         let src = key.end..out.len();
@@ -384,7 +391,9 @@ mod tests {
                 position: 0,
             };
             let (mut found, mut out) = (Vec::new(), Vec::new());
-            let whole = gate.pass(&policy, &raw, 0, &mut found, &mut out).is_ok();
+            let whole = gate
+                .pass(&policy, "s", &raw, 0, &mut found, &mut out)
+                .is_ok();
             let written = String::from_utf8_lossy(&out).into_owned();
             assert_eq!(written.contains(r#""shape":"CH""#), whole);
             for buffer in [&written, &gate.scratch, gate.subject.text()] {

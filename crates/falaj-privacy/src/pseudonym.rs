@@ -78,6 +78,13 @@ impl Keys {
         }
     }
 
+    /// A keyed hash that tells whether two things are the same without keeping either of them.
+    /// `kind` keeps uses apart.
+    #[must_use]
+    pub fn digest(&self, kind: &str, bytes: &[u8]) -> [u8; 16] {
+        truncated(&hmac::sign(&derive(&self.root, &["digest", kind]), bytes))
+    }
+
     /// MAC of a policy's hash, for the header `falaj.policy`.
     pub(crate) fn policy_mac(&self, hash: &str) -> [u8; 16] {
         truncated(&hmac::sign(&self.policy, hash.as_bytes()))
@@ -383,6 +390,20 @@ mod tests {
             name[5..],
             source_identity(&ours, "http", b"/home/ann/people.ndjson")[5..]
         );
+    }
+
+    #[test]
+    fn a_digest_tells_what_is_the_same_under_one_key_and_for_one_use() {
+        let digest = keys(1).digest("use", b"text");
+        assert_eq!(digest, keys(1).digest("use", b"text"));
+        for other in [
+            keys(2).digest("use", b"text"),
+            keys(1).digest("other use", b"text"),
+            keys(1).digest("use", b"other text"),
+            keys(1).digest("use", b""),
+        ] {
+            assert_ne!(digest, other);
+        }
     }
 
     #[test]

@@ -200,6 +200,27 @@ fn a_bad_record_takes_nothing_with_it() {
 }
 
 #[test]
+fn records_of_another_source_carry_its_name() {
+    let policy = policy(HEAD, FIELDS);
+    let mut gate = gate(&policy);
+    let records = raw(&[r#"{"nat":"CH","email":"a@example.com"}"#, "junk"]);
+    let names = |passage: &falaj_privacy::Passage| {
+        let src = passage.cleared.get().messages[0].src.clone();
+        (src, passage.rejects[0].at.clone())
+    };
+    for part in ["kafka-01.0", "kafka-01.17"] {
+        let at = At::Source {
+            source: part.into(),
+            position: 2,
+        };
+        let passage = gate.clear_of(&part.into(), &records, NOW);
+        assert_eq!(names(&passage), (format!("{part}@1").into(), at));
+    }
+    let own = gate.clear(&records, NOW);
+    assert_eq!(names(&own).0, "file-0123@1");
+}
+
+#[test]
 fn a_subject_that_is_not_required_may_be_missing() {
     let head = HEAD.replace("from = \"email\"", "from = \"email\"\nrequired = false");
     let policy = policy(&head, &FIELDS[..1]);

@@ -18,6 +18,12 @@ pub enum ServeError {
         /// The address asked for.
         address: SocketAddr,
     },
+    /// The address can be reached from other machines, and anybody could send records.
+    #[error("will not take records on `{address}`: other machines reach it and there is no token")]
+    ExposedIngest {
+        /// The address asked for.
+        address: SocketAddr,
+    },
     /// Another process listens there.
     #[error("cannot listen on `{address}`: the port is in use")]
     PortInUse {
@@ -55,6 +61,10 @@ impl Hint for ServeError {
                  `--insecure` serves everybody; TLS and tokens come in a later version",
                 address.port()
             )),
+            Self::ExposedIngest { .. } => Some(
+                "set `token = { env = \"NAME\" }` in `[source.ingest]`, or listen on `127.0.0.1`"
+                    .into(),
+            ),
             Self::PortInUse { address } => Some(format!(
                 "end the process that listens there, or choose another port with `--listen {}:{}`",
                 bracketed(address),

@@ -17,6 +17,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::ChartConfig;
+use crate::ingest::Ingest;
 use crate::render;
 use crate::status::{PrivacyPanel, Status, Time};
 
@@ -91,6 +92,7 @@ struct State {
     status: Option<Arc<Status>>,
     history: History,
     privacy: Option<Arc<PrivacyPanel>>,
+    ingest: Option<Arc<dyn Ingest>>,
 }
 
 /// A row's `_key` and its values in SELECT order.
@@ -238,6 +240,15 @@ impl Hub {
     /// Shows what the privacy policy does.
     pub fn set_privacy(&self, panel: PrivacyPanel) {
         self.0.state.lock().privacy = Some(Arc::new(panel));
+    }
+
+    /// Where `/ingest` brings its requests; without it there is no such route.
+    pub fn set_ingest(&self, ingest: Arc<dyn Ingest>) {
+        self.0.state.lock().ingest = Some(ingest);
+    }
+
+    pub(crate) fn ingest(&self) -> Option<Arc<dyn Ingest>> {
+        self.0.state.lock().ingest.clone()
     }
 
     /// Says good-bye to the readers of the event stream; nothing is sent after it.

@@ -3,7 +3,8 @@
 //! ```text
 //! Views ─ Publication ─► Hub::show ─┐                 ┌─ /  the page
 //! pipeline ─ Status ───► set_status ┼─► Hub ─► Server ┼─ /api/v1/..  JSON, CSV, SSE
-//! policy ─ PrivacyPanel ► set_privacy┘                └─ /healthz /readyz /metrics
+//! policy ─ PrivacyPanel ► set_privacy┘                ├─ /healthz /readyz /metrics
+//! source ◄─ Ingest ◄───────────────────────────────────┴─ /ingest
 //! ```
 //!
 //! Always: what is shown came in a [`falaj_record::Publication`], so it is already under the k rule;
@@ -11,7 +12,8 @@
 //! Always: feeding the hub never waits for a reader; a reader that falls behind gets a fresh snapshot.
 //! Always: the page asks no other host for anything, and is readable before and without its script.
 //! Absent on purpose: rows of row views, raw records, logins and TLS (so only loopback is served),
-//! anything that changes the pipeline.
+//! anything that changes the pipeline; `/ingest` takes records, and what becomes of them is the
+//! source's matter.
 
 mod chart;
 mod error;
@@ -22,6 +24,7 @@ mod render;
 
 mod assets;
 mod events;
+mod ingest;
 mod metrics;
 mod page;
 mod routes;
@@ -30,6 +33,7 @@ mod server;
 pub use chart::{ChartConfig, ChartError, ChartType};
 pub use error::ServeError;
 pub use hub::Hub;
+pub use ingest::{Ingest, Posted, Refused};
 pub use server::{DEFAULT_ADDRESS, Listen, Server};
 pub use status::{
     CheckpointStatus, FieldPanel, LagStatus, PartitionStatus, PrivacyPanel, ProcessStatus,

@@ -10,7 +10,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
-use axum::routing::get;
+use axum::routing::{get, post};
 use falaj_record::ViewKind;
 use serde::{Deserialize, Serialize};
 
@@ -18,9 +18,11 @@ use crate::chart::nearest;
 use crate::hub::Hub;
 use crate::render::{self, ViewJson, json};
 use crate::server::Hosts;
-use crate::{assets, events, metrics, page};
+use crate::{assets, events, ingest, metrics, page};
 
-const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
+/// The one route that takes something.
+const INGEST: &str = "/ingest";
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
                       connect-src 'self'; img-src 'self' data: blob:";
 
@@ -46,6 +48,7 @@ pub(crate) fn app(hub: Hub, hosts: Hosts) -> Router {
         .route("/api/v1/status", get(status))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/privacy", get(privacy))
+        .route(INGEST, post(ingest::ingest))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(prometheus))
@@ -96,7 +99,7 @@ fn problem(status: StatusCode, problem: &Problem) -> Response<Body> {
     problem_with(status, problem, &[])
 }
 
-fn answer(media: &'static str, body: String) -> Response<Body> {
+pub(crate) fn answer(media: &'static str, body: String) -> Response<Body> {
     let mut response = Response::new(body.into());
     response
         .headers_mut()
@@ -305,8 +308,13 @@ async fn nothing_here(uri: Uri) -> Response<Body> {
 
 async fn wrong_method(method: Method, uri: Uri) -> Response<Body> {
     let error = format!("`{method}` does not work at `{}`", uri.path());
+    let hint = if uri.path() == INGEST {
+        "use `POST`"
+    } else {
+        "use `GET`"
+    };
     problem(
         StatusCode::METHOD_NOT_ALLOWED,
-        &Problem::new(error).hint("use `GET`"),
+        &Problem::new(error).hint(hint),
     )
 }

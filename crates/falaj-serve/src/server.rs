@@ -145,12 +145,16 @@ impl Server {
     ///
     /// # Errors
     /// [`ServeError::Exposed`] for an address beyond loopback without `insecure`;
+    /// [`ServeError::ExposedIngest`] for one where anybody could send records;
     /// [`ServeError::PortInUse`] and [`ServeError::Bind`] where the system refuses it.
     pub async fn bind(listen: &Listen, hub: Hub) -> Result<Self, ServeError> {
         let address = listen.address;
         if !address.ip().is_loopback() {
             if !listen.insecure {
                 return Err(ServeError::Exposed { address });
+            }
+            if hub.ingest().is_some_and(|ingest| !ingest.has_token()) {
+                return Err(ServeError::ExposedIngest { address });
             }
             tracing::warn!(%address, "the page is served to other machines without a login");
         }

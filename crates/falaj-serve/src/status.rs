@@ -142,6 +142,8 @@ pub struct SourceStatus {
     pub rate: f64,
     /// Bytes a second, over the last few seconds.
     pub bytes_rate: f64,
+    /// Records that are there and were not taken yet, where that is known.
+    pub lag: Option<u64>,
 }
 
 /// How far one partition of the topic is read.

@@ -1,6 +1,7 @@
 //! Every route over a real socket.
 
 mod client;
+mod ingest;
 #[path = "../examples/made_up/mod.rs"]
 mod made_up;
 

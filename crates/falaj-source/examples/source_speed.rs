@@ -56,7 +56,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let opening = Opening::new(folder.path(), CancellationToken::new());
             let mut source = open(&config, opening).await?;
             let (mut records, mut bytes) = (0, 0);
-            while let Some(batch) = source.next().await? {
+            while let Some(portion) = source.next().await? {
+                let batch = portion.raws;
                 records += batch.len();
                 bytes += batch
                     .iter()

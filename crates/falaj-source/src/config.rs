@@ -9,7 +9,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// Where raw records come from: `[source.http]` or `[source.file]`, exactly one of them.
+/// Where raw records come from: `[source.http]`, `[source.file]`, `[source.ingest]` or
+/// `[source.kafka]`, exactly one of them.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum SourceConfig {
@@ -17,6 +18,10 @@ pub enum SourceConfig {
     Http(HttpConfig),
     /// A file, or standard input.
     File(FileConfig),
+    /// HTTP requests to `/ingest`.
+    Ingest(IngestConfig),
+    /// A Kafka topic that others write raw records to.
+    Kafka(KafkaConfig),
 }
 
 impl SourceConfig {
@@ -26,6 +31,8 @@ impl SourceConfig {
         match self {
             Self::Http(_) => crate::http::KIND,
             Self::File(_) => crate::file::KIND,
+            Self::Ingest(_) => crate::ingest::KIND,
+            Self::Kafka(_) => crate::kafka::KIND,
         }
     }
 
@@ -40,14 +47,21 @@ impl SourceConfig {
 impl<'de> Deserialize<'de> for SourceConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let kinds = Kinds::deserialize(deserializer)?;
-        match (kinds.http, kinds.file) {
-            (Some(http), None) => Ok(Self::Http(http)),
-            (None, Some(file)) => Ok(Self::File(file)),
+        let mut given = [
+            kinds.http.map(Self::Http),
+            kinds.file.map(Self::File),
+            kinds.ingest.map(Self::Ingest),
+            kinds.kafka.map(Self::Kafka),
+        ]
+        .into_iter()
+        .flatten();
+        match (given.next(), given.next()) {
+            (Some(source), None) => Ok(source),
             (Some(_), Some(_)) => Err(de::Error::custom(
-                "a pipeline has one source: `[source.http]` or `[source.file]`",
+                "a pipeline has one source: `[source.http]`, `[source.file]`, `[source.ingest]` or `[source.kafka]`",
             )),
-            (None, None) => Err(de::Error::custom(
-                "no source: write `[source.http]` or `[source.file]`",
+            (None, _) => Err(de::Error::custom(
+                "no source: write `[source.http]`, `[source.file]`, `[source.ingest]` or `[source.kafka]`",
             )),
         }
     }
@@ -56,11 +70,13 @@ impl<'de> Deserialize<'de> for SourceConfig {
 #[derive(Deserialize)]
 #[serde(
     deny_unknown_fields,
-    expecting = "a source: `[source.http]` or `[source.file]`"
+    expecting = "a source: `[source.http]`, `[source.file]`, `[source.ingest]` or `[source.kafka]`"
 )]
 struct Kinds {
     http: Option<HttpConfig>,
     file: Option<FileConfig>,
+    ingest: Option<IngestConfig>,
+    kafka: Option<KafkaConfig>,
 }
 
 /// `[source.http]`: an HTTP API that gives records as JSON and is asked again and again.
@@ -132,6 +148,45 @@ impl FileConfig {
     pub fn is_stdin(&self) -> bool {
         self.path == Path::new("-")
     }
+}
+
+/// `[source.ingest]`: records that others POST to `/ingest` of the page's server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestConfig {
+    /// Longest body of a request.
+    pub max_body: ByteSize,
+    /// How many bytes of requests may wait to be published; what comes beyond is told to come again
+    /// later. At least one request of `max_body` may always wait.
+    pub queue: ByteSize,
+    /// What a request must show as `Authorization: Bearer ..`. Required where other machines reach
+    /// the address.
+    pub token: Option<Secret>,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self {
+            max_body: ByteSize(16_000_000),
+            queue: ByteSize(64_000_000),
+            token: None,
+        }
+    }
+}
+
+/// `[source.kafka]`: raw records that others write to a Kafka topic.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// The topic. Another one than the pipeline's own.
+    pub topic: String,
+    /// Where it is, as in `[topic]`; without it, where the pipeline's own topic is.
+    #[serde(default)]
+    pub brokers: Option<String>,
+    /// Consumer group under which positions are shown to tools that tell lag. Without it, the
+    /// pipeline's name and `.source`. falaj itself goes on from its checkpoint.
+    #[serde(default)]
+    pub group: Option<String>,
 }
 
 /// A query parameter or header: written out, or a secret that stands elsewhere.
@@ -269,6 +324,13 @@ mod tests {
 
         let config: SourceConfig = toml::from_str("[file]\npath = \"-\"").expect("valid");
         assert_eq!((config.kind(), config.finite()), ("file", true));
+
+        let config: SourceConfig = toml::from_str("[kafka]\ntopic = \"messages\"").expect("valid");
+        assert_eq!((config.kind(), config.finite()), ("kafka", false));
+
+        let config: SourceConfig = toml::from_str("[ingest]").expect("valid");
+        assert_eq!((config.kind(), config.finite()), ("ingest", false));
+        assert_eq!(config, SourceConfig::Ingest(IngestConfig::default()));
     }
 
     #[test]
@@ -294,12 +356,19 @@ mod tests {
             ),
             (
                 "[smtp]\nurl = \"http://x\"",
-                "unknown field `smtp`, expected `http` or `file`",
+                "unknown field `smtp`, expected one of `http`, `file`, `ingest`, `kafka`",
             ),
             (
                 "[file]\npath = \"x\"\n[http]\nurl = \"http://x\"",
                 "a pipeline has one source",
             ),
+            (
+                "[ingest]\n[kafka]\ntopic = \"x\"",
+                "a pipeline has one source",
+            ),
+            ("[ingest]\nmaxbody = \"1kB\"", "unknown field `maxbody`"),
+            ("[ingest]\ntoken = \"plain\"", "unknown variant `plain`"),
+            ("[kafka]\ngroup = \"x\"", "missing field `topic`"),
             ("[file]\n", "missing field `path`"),
             ("", "no source: write"),
         ] {
@@ -314,7 +383,8 @@ mod tests {
     fn the_schema_knows_every_key() {
         let schema = serde_json::to_string(&schemars::schema_for!(SourceConfig)).expect("JSON");
         for key in [
-            "http", "file", "url", "max_body", "inc", "bearer", "password",
+            "http", "file", "url", "max_body", "inc", "bearer", "password", "ingest", "queue",
+            "token", "kafka", "topic", "brokers", "group",
         ] {
             assert!(schema.contains(&format!("\"{key}\"")), "{key}");
         }

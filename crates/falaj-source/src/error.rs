@@ -97,6 +97,76 @@ pub enum SourceError {
         /// Longest saved reply.
         max: ByteSize,
     },
+    /// A secret of `[source.ingest]` that cannot be read.
+    #[error("secret for `{place}` of the ingest source: {cause}")]
+    IngestSecret {
+        /// Key in the pipeline file.
+        place: String,
+        /// What is wrong, without the content.
+        cause: String,
+    },
+    /// A token that no request can show.
+    #[error("the token of `[source.ingest]` is empty or no visible ASCII text")]
+    Token,
+    /// What the source remembers of keys cannot be used.
+    #[error("cannot use the journal `{}` of keys", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        cause: rusqlite::Error,
+    },
+    /// The source cannot be opened here: what it needs was not given.
+    #[error("`[source.{kind}]` cannot be opened here")]
+    Unsupported {
+        /// Kind of the source.
+        kind: &'static str,
+    },
+    /// Retention of the raw topic took records that were not read yet.
+    #[error(
+        "retention took records of topic `{topic}` before they were read: partition {partition} was read up to offset {wanted} and starts at {start} now"
+    )]
+    Overtaken {
+        /// The raw topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The next offset to read.
+        wanted: i64,
+        /// The first one held.
+        start: i64,
+    },
+    /// The raw topic lost records that were read from it.
+    #[error(
+        "topic `{topic}` lost records: partition {partition} was read up to offset {wanted} and ends at {end} now"
+    )]
+    LostEnd {
+        /// The raw topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The next offset to read.
+        wanted: i64,
+        /// The first one that does not exist yet.
+        end: i64,
+    },
+    /// The raw topic is gone.
+    #[error("topic `{topic}`, which raw records are read from, was deleted")]
+    Deleted {
+        /// The raw topic.
+        topic: String,
+    },
+    /// The raw topic cannot be read.
+    #[error("cannot read raw records from topic `{topic}`: {cause}")]
+    Topic {
+        /// The raw topic.
+        topic: String,
+        /// What its broker says.
+        cause: String,
+        /// What to try.
+        hint: Option<String>,
+    },
     /// The stop token fired before the source was open.
     #[error("stopped before the source was open")]
     Stopped,
@@ -118,7 +188,7 @@ impl Hint for SourceError {
             Self::Header { .. } => {
                 "names are letters, digits and `-`; values are one line of text".into()
             }
-            Self::Secret { .. } => {
+            Self::Secret { .. } | Self::IngestSecret { .. } => {
                 "set the variable, or mend the file's path (relative to the pipeline file)".into()
             }
             Self::Tls => {
@@ -139,7 +209,24 @@ impl Hint for SourceError {
             Self::ReplyTooLarge { .. } => {
                 "write one record a line: `jq -c '.results[]' FILE > records.ndjson`".into()
             }
-            Self::Read { .. } | Self::Stopped => return None,
+            Self::Token => {
+                "write a long random text there, for example that of `openssl rand -hex 32`".into()
+            }
+            Self::Journal { path, .. } => format!(
+                "make room, or mend the rights of its folder; without `{}` keys of the last 24 hours are forgotten",
+                path.display()
+            ),
+            Self::Overtaken { .. } => {
+                "what is gone stays gone: raise the retention of that topic, and start anew with `falaj reset`, which reads it from what is left".into()
+            }
+            Self::LostEnd { .. } => {
+                "restore the topic, or start anew with `falaj reset`, which reads it from its start".into()
+            }
+            Self::Deleted { .. } => {
+                "start falaj again: a topic that is made anew is read from its start".into()
+            }
+            Self::Topic { hint, .. } => return hint.clone(),
+            Self::Read { .. } | Self::Stopped | Self::Unsupported { .. } => return None,
         })
     }
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backlog::Backlog;
 use crate::format::{Format, Head, detect};
 use crate::lines::{Lines, Numbered, PIECE_BYTES, Piece};
-use crate::source::{Opening, Source, records_path};
+use crate::source::{Opening, Portion, Source, records_path};
 use crate::{FileConfig, SourceError, SourceState, SourceStatus, reply};
 
 pub(crate) const KIND: &str = "file";
@@ -132,14 +132,14 @@ impl FileSource {
             .send_modify(|status| status.well(SourceState::Ended));
     }
 
-    fn count(&mut self, batch: Vec<Raw>, read: u64) -> Vec<Raw> {
+    fn count(&mut self, batch: Vec<Raw>, read: u64) -> Portion {
         self.progress.set_position(read);
         self.status.send_modify(|status| {
             status.well(SourceState::Ok);
             status.records += batch.len() as u64;
             status.bytes = read;
         });
-        batch
+        Portion::new(batch)
     }
 }
 
@@ -164,11 +164,15 @@ impl Source for FileSource {
         true
     }
 
+    fn rereads(&self) -> bool {
+        true
+    }
+
     fn material(&self) -> &[u8] {
         &self.material
     }
 
-    fn resume_after(&mut self, position: u64) {
+    fn resume_after(&mut self, _part: i32, position: u64) {
         self.after = position;
         if let Stage::Saved(backlog) = &mut self.stage {
             backlog.skip_to(position);
@@ -179,7 +183,7 @@ impl Source for FileSource {
         self.status.subscribe()
     }
 
-    async fn next(&mut self) -> Result<Option<Vec<Raw>>, SourceError> {
+    async fn next(&mut self) -> Result<Option<Portion>, SourceError> {
         loop {
             if self.stop.is_cancelled() {
                 self.progress.finish_and_clear();

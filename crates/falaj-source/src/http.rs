@@ -10,14 +10,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use falaj_record::{Hint, Raw};
+use falaj_record::Hint;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backlog::Backlog;
 use crate::endpoint::{Endpoint, Seen};
-use crate::source::{Opening, Source, records_path};
+use crate::source::{Opening, Portion, Source, records_path};
 use crate::{Backoff, Fault, HttpConfig, SourceError, SourceState, SourceStatus, reply};
 
 pub(crate) const KIND: &str = "http";
@@ -146,11 +146,15 @@ impl Source for HttpSource {
         false
     }
 
+    fn rereads(&self) -> bool {
+        false
+    }
+
     fn material(&self) -> &[u8] {
         &self.material
     }
 
-    fn resume_after(&mut self, position: u64) {
+    fn resume_after(&mut self, _part: i32, position: u64) {
         self.backlog = Backlog::new(Vec::new(), position);
     }
 
@@ -158,7 +162,7 @@ impl Source for HttpSource {
         self.status.subscribe()
     }
 
-    async fn next(&mut self) -> Result<Option<Vec<Raw>>, SourceError> {
+    async fn next(&mut self) -> Result<Option<Portion>, SourceError> {
         let stop = self.stop.clone();
         loop {
             if stop.is_cancelled() {
@@ -167,7 +171,7 @@ impl Source for HttpSource {
             if let Some(batch) = self.backlog.batch() {
                 let records = batch.len() as u64;
                 self.status.send_modify(|status| status.records += records);
-                return Ok(Some(batch));
+                return Ok(Some(Portion::new(batch)));
             }
             let due = self.due.unwrap_or_else(Instant::now);
             tokio::select! {

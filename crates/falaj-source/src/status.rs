@@ -4,7 +4,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceState {
-    /// Nothing was read yet.
+    /// Nothing was read yet, or what is read from is not there yet.
     Waiting,
     /// The last read gave records.
     Ok,
@@ -42,6 +42,8 @@ pub struct SourceStatus {
     pub bytes: u64,
     /// Records handed on.
     pub records: u64,
+    /// Records that are there and were not handed on yet, where that is known.
+    pub lag: Option<u64>,
 }
 
 impl Default for SourceStatus {
@@ -59,6 +61,7 @@ impl Default for SourceStatus {
             replies_failed: 0,
             bytes: 0,
             records: 0,
+            lag: None,
         }
     }
 }

@@ -24,7 +24,8 @@ async fn opened(
 
 async fn rest(source: &mut dyn Source) -> Vec<Raw> {
     let mut records = Vec::new();
-    while let Some(batch) = source.next().await.expect("readable") {
+    while let Some(portion) = source.next().await.expect("readable") {
+        let batch = portion.raws;
         assert!((1..=4096).contains(&batch.len()));
         records.extend(batch);
     }
@@ -35,7 +36,7 @@ async fn read(text: &[u8], path: Option<&str>, after: u64) -> Vec<(u64, Vec<u8>)
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("records"), text).expect("written");
     let mut source = opened(folder.path(), "records", path).await.expect("opens");
-    source.resume_after(after);
+    source.resume_after(0, after);
     let records = rest(&mut *source).await;
     let status = source.status().borrow().clone();
     assert_eq!(status.state, SourceState::Ended);
@@ -259,7 +260,8 @@ async fn a_stop_ends_reading_and_the_thread_behind_it() {
         .next()
         .await
         .expect("readable")
-        .expect("not at the end");
+        .expect("not at the end")
+        .raws;
     assert_eq!(batch.len(), 4096);
     stop.cancel();
     assert!(source.next().await.expect("no error").is_none());
@@ -295,7 +297,8 @@ async fn a_pipe_gives_each_line_as_it_comes() {
             .next()
             .await
             .expect("readable")
-            .expect("not at the end");
+            .expect("not at the end")
+            .raws;
         assert_eq!(batch[0].bytes, format!("{{\"n\":{n}}}"));
         assert_eq!((batch.len(), batch[0].position), (1, u64::from(n)));
         go.send(n + 1).expect("the writer lives");

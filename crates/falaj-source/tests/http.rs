@@ -157,7 +157,7 @@ async fn after(answer: Answer) -> (SourceStatus, SourceStatus) {
             .expect("the source lives")
             .clone()
     });
-    let batch = batch.expect("no error").expect("not stopped");
+    let batch = batch.expect("no error").expect("not stopped").raws;
     assert_eq!(
         texts(&batch),
         [(1, "{\"n\":1}".into()), (2, "{\"n\":2}".into())]
@@ -476,7 +476,7 @@ async fn a_secret_is_sent_and_neither_shown_nor_carried_away() {
         let said = status.wait_for(|status| status.attempts == 1).await;
         said.expect("the source lives").clone()
     });
-    assert_eq!(batch.expect("no error").expect("not stopped").len(), 2);
+    assert_eq!(batch.expect("no error").expect("not stopped").raws.len(), 2);
     assert_eq!(
         said.detail.as_deref(),
         Some("redirected to another host, where falaj does not send a secret")
@@ -544,10 +544,15 @@ async fn positions_go_on_after_the_last_one_over_replies_and_batches() {
     let mut source = opened(config, &stop).await;
     assert_eq!((source.kind(), source.finite()), ("http", false));
     assert_eq!(source.status().borrow().state, SourceState::Waiting);
-    source.resume_after(100);
+    source.resume_after(0, 100);
     let mut ranges = Vec::new();
     for _ in 0..3 {
-        let batch = source.next().await.expect("no error").expect("not stopped");
+        let batch = source
+            .next()
+            .await
+            .expect("no error")
+            .expect("not stopped")
+            .raws;
         ranges.push((batch[0].position, batch[batch.len() - 1].position));
     }
     assert_eq!(ranges, [(101, 4196), (4197, 5100), (5101, 5101)]);
@@ -606,7 +611,12 @@ async fn a_gzip_reply_is_unpacked() {
     .await;
     let stop = CancellationToken::new();
     let mut source = opened(config(&api), &stop).await;
-    let batch = source.next().await.expect("no error").expect("not stopped");
+    let batch = source
+        .next()
+        .await
+        .expect("no error")
+        .expect("not stopped")
+        .raws;
     assert_eq!(texts(&batch), [(1, "{\"n\":1}".into())]);
     assert_eq!(source.status().borrow().bytes, 21);
 }

@@ -115,7 +115,7 @@ fn by_the_codec(broker: &Embedded, records: u64) {
     let log = broker.log().topic("messages").expect("it was made");
     let mut batches = Vec::new();
     let since = (Instant::now(), cpu());
-    for partition in log.partitions() {
+    for partition in log.partitions().iter() {
         let mut next = 0;
         while next < partition.offsets().end {
             let mut bytes = partition.read(next, 1 << 20).expect("read").batches;

@@ -9,15 +9,20 @@ use falaj_record::{ByteSize, Hint, Period};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::TopicError;
+use crate::options::{self, ClientOption};
 use crate::rejects::SUFFIX;
+use crate::{TopicError, lease};
 
 /// The one broker that is built in.
 const EMBEDDED: &str = "embedded";
 /// As many as the embedded log takes.
 const PARTITIONS_MAX: u32 = 1024;
+/// Longest batch of the embedded log.
+const BATCH_BYTES_MAX: u32 = 256 << 20;
 /// Smaller segments would make more files than records.
 const SEGMENT_BYTES_MIN: u64 = 100_000;
+/// As Kafka has it.
+const CLUSTER_SEGMENT_BYTES_MIN: u64 = 1 << 20;
 
 /// The topic that cleared records go through.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -25,12 +30,17 @@ const SEGMENT_BYTES_MIN: u64 = 100_000;
 pub struct TopicConfig {
     /// Its name: 1 to 241 of `a-z`, `A-Z`, `0-9`, `.`, `_` and `-`.
     pub name: String,
-    /// `embedded`: a log in the data directory. Later also addresses of a Kafka cluster.
+    /// `embedded`: a log in the data directory. Or a Kafka cluster, by the addresses of some of its
+    /// brokers: `kafka1:9092,kafka2:9092`.
     pub brokers: String,
     /// Into how many partitions it is cut. The records of a person are always in the same one, in
     /// order.
     pub partitions: u32,
-    /// How long records are kept, counted from when they came in.
+    /// On how many brokers of a cluster each record lies. Absent: as many as the cluster makes by
+    /// default.
+    pub replication: Option<u32>,
+    /// How long records are kept: counted from when they came in, on a cluster from their event
+    /// time.
     pub retention: Period,
     /// A partition keeps its newest records up to about this size, also when `retention` would keep
     /// more.
@@ -38,12 +48,41 @@ pub struct TopicConfig {
     /// Size of the files that a partition is cut into; whole files are dropped by retention.
     pub segment_bytes: ByteSize,
     /// When a record counts as received: `fsync`, when it is on the disk, or `os`, when the
-    /// operating system has it (lost at a power cut).
+    /// operating system has it (lost at a power cut). On a cluster it is always when all replicas
+    /// in sync have it.
     pub durability: Durability,
+    /// How records are packed on their way to a cluster, and there: `lz4` (where it is absent),
+    /// `zstd` or `none`.
+    pub compression: Option<Compression>,
     /// Address on which other Kafka clients may reach the embedded broker.
     pub listen: Option<SocketAddr>,
-    /// Settings for the Kafka client, where `brokers` is a cluster.
-    pub options: BTreeMap<String, String>,
+    /// Settings of librdkafka, where `brokers` is a cluster: `security.protocol`, `sasl.*`, `ssl.*`
+    /// and others that falaj does not set itself.
+    pub options: BTreeMap<String, ClientOption>,
+}
+
+/// How records are packed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Costs little, and saves most of what there is to save.
+    #[default]
+    Lz4,
+    /// Smaller, and costs more.
+    Zstd,
+    /// As they are.
+    None,
+}
+
+impl Compression {
+    /// Kafka's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+            Self::None => "none",
+        }
+    }
 }
 
 /// When a record counts as received.
@@ -63,10 +102,12 @@ impl Default for TopicConfig {
             name: "messages".into(),
             brokers: EMBEDDED.into(),
             partitions: 4,
+            replication: None,
             retention: Period(Duration::from_hours(7 * 24)),
             retention_bytes: None,
             segment_bytes: ByteSize(128 << 20),
             durability: Durability::Fsync,
+            compression: None,
             listen: None,
             options: BTreeMap::new(),
         }
@@ -79,41 +120,20 @@ impl TopicConfig {
     /// # Errors
     /// [`TopicError::Setting`] with the key and what is wrong about it.
     pub fn check(&self) -> Result<(), TopicError> {
-        let wrong = |key, reason: String, hint: &str| {
-            Err(TopicError::Setting {
-                key,
-                reason,
-                hint: hint.to_owned(),
-            })
-        };
         if let Err(error) = valid_name(&self.name) {
             let hint = error.hint().unwrap_or_default();
             return wrong("name", error.to_string(), &hint);
         }
-        // Room for the name of the topic of rejects.
-        if let Err(error) = valid_name(&format!("{}{SUFFIX}", self.name)) {
-            return wrong("name", error.to_string(), "use at most 241 characters");
+        // Room for the names of the topics beside it.
+        for suffix in [SUFFIX, lease::SUFFIX] {
+            if let Err(error) = valid_name(&format!("{}{suffix}", self.name)) {
+                return wrong("name", error.to_string(), "use at most 241 characters");
+            }
         }
-        if self.brokers != EMBEDDED {
-            return wrong(
-                "brokers",
-                format!("`{}` cannot be connected to yet", self.brokers),
-                "use `brokers = \"embedded\"`; Kafka clusters come with a later version",
-            );
-        }
-        if self.listen.is_some() {
-            return wrong(
-                "listen",
-                "the embedded broker cannot be opened to other clients yet".into(),
-                "remove `listen`; the Kafka listener comes with a later version",
-            );
-        }
-        if !self.options.is_empty() {
-            return wrong(
-                "options",
-                "the embedded broker has no client settings".into(),
-                "remove `[topic.options]`; it is for Kafka clusters",
-            );
+        if self.embedded() {
+            self.check_embedded()?;
+        } else {
+            self.check_cluster()?;
         }
         if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
             return wrong(
@@ -142,6 +162,81 @@ impl TopicConfig {
         Ok(())
     }
 
+    /// Whether the broker is the one that is built in.
+    #[must_use]
+    pub fn embedded(&self) -> bool {
+        self.brokers == EMBEDDED
+    }
+
+    fn check_embedded(&self) -> Result<(), TopicError> {
+        if !self.options.is_empty() {
+            return wrong(
+                "options",
+                "the embedded broker has no client settings".into(),
+                "remove `[topic.options]`; it is for Kafka clusters",
+            );
+        }
+        if self.replication.is_some() {
+            return wrong(
+                "replication",
+                "the embedded broker is one process".into(),
+                "remove `replication`; it is for Kafka clusters",
+            );
+        }
+        if self.compression.is_some() {
+            return wrong(
+                "compression",
+                "the embedded broker keeps records as they are".into(),
+                "remove `compression`; it is for Kafka clusters",
+            );
+        }
+        Ok(())
+    }
+
+    fn check_cluster(&self) -> Result<(), TopicError> {
+        for address in self.brokers.split(',') {
+            if let Err(reason) = address_of(address.trim()) {
+                return wrong(
+                    "brokers",
+                    reason,
+                    "write `embedded`, or addresses of brokers: `kafka1:9092,kafka2:9092`",
+                );
+            }
+        }
+        if self.listen.is_some() {
+            return wrong(
+                "listen",
+                "a cluster has listeners of its own".into(),
+                "remove `listen`; it is for the embedded broker",
+            );
+        }
+        if self.durability != Durability::default() {
+            return wrong(
+                "durability",
+                "a record on a cluster counts as received when all replicas in sync have it".into(),
+                "remove `durability`; it is for the embedded broker",
+            );
+        }
+        if self
+            .replication
+            .is_some_and(|n| !(1..=i16::MAX as u32).contains(&n))
+        {
+            return wrong(
+                "replication",
+                "each record lies on at least one broker".into(),
+                "remove it: the cluster has a default",
+            );
+        }
+        if self.segment_bytes.0 < CLUSTER_SEGMENT_BYTES_MIN {
+            return wrong(
+                "segment_bytes",
+                format!("{} is less than Kafka's 1MiB", self.segment_bytes),
+                "\"128MiB\" suits most disks",
+            );
+        }
+        options::check(&self.options)
+    }
+
     /// Number of partitions, as Kafka counts.
     pub(crate) fn partition_count(&self) -> i32 {
         i32::try_from(self.partitions).unwrap_or(i32::MAX)
@@ -157,7 +252,34 @@ impl TopicConfig {
                 Durability::Fsync => falaj_log::Durability::Fsync,
                 Durability::Os => falaj_log::Durability::Os,
             },
+            // A record may be as long as `pipeline.max_record` allows.
+            batch_bytes_max: BATCH_BYTES_MAX,
+            ..Settings::default()
         }
+    }
+}
+
+fn wrong(key: &'static str, reason: String, hint: &str) -> Result<(), TopicError> {
+    Err(TopicError::Setting {
+        key,
+        reason,
+        hint: hint.to_owned(),
+    })
+}
+
+/// Host and port of one broker; the host may be an IPv6 address in brackets.
+fn address_of(address: &str) -> Result<(&str, u16), String> {
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| format!("`{address}` is no address: it has no port"))?;
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let named = !host.is_empty() && !host.contains([':', '/', '@', '[', ']', ' ']);
+    if !bracketed && !named {
+        return Err(format!("`{address}` is no address: the host is wrong"));
+    }
+    match port.parse() {
+        Ok(port) if port > 0 => Ok((host, port)),
+        _ => Err(format!("`{address}` is no address: the port is wrong")),
     }
 }
 
@@ -189,12 +311,41 @@ mod tests {
         for (text, key, part) in [
             ("name = 'a b'", "name", "`a b` is not a topic name"),
             ("name = ''", "name", "it is empty"),
+            ("brokers = 'kafka1'", "brokers", "it has no port"),
+            ("brokers = 'kafka1:9092,'", "brokers", "it has no port"),
+            ("brokers = 'kafka1:0'", "brokers", "the port is wrong"),
             (
-                "brokers = 'kafka1:9092'",
+                "brokers = 'http://kafka1:9092'",
                 "brokers",
-                "`kafka1:9092` cannot be connected to yet",
+                "the host is wrong",
             ),
-            ("listen = '127.0.0.1:9092'", "listen", "cannot be opened"),
+            ("replication = 3", "replication", "is one process"),
+            ("compression = 'zstd'", "compression", "as they are"),
+            (
+                "brokers = 'k:9092'\ndurability = 'os'",
+                "durability",
+                "all replicas in sync",
+            ),
+            (
+                "brokers = 'k:9092'\nlisten = '127.0.0.1:9092'",
+                "listen",
+                "listeners of its own",
+            ),
+            (
+                "brokers = 'k:9092'\nreplication = 0",
+                "replication",
+                "at least one broker",
+            ),
+            (
+                "brokers = 'k:9092'\nsegment_bytes = '200kB'",
+                "segment_bytes",
+                "Kafka's 1MiB",
+            ),
+            (
+                "brokers = 'k:9092'\noptions = { 'acks' = 1 }",
+                "options",
+                "falaj sets `acks` itself",
+            ),
             ("options = { 'a' = 'b' }", "options", "no client settings"),
             ("partitions = 0", "partitions", "not 0"),
             ("partitions = 5000", "partitions", "not 5000"),
@@ -209,6 +360,16 @@ mod tests {
             );
             assert!(message.contains(part), "{message}");
             assert!(error.hint().is_some());
+        }
+        for brokers in [
+            "kafka1:9092",
+            "10.0.0.1:9092, [::1]:19092",
+            "a:1,b:2,c:65535",
+        ] {
+            read(&format!("brokers = '{brokers}'"))
+                .unwrap()
+                .check()
+                .unwrap();
         }
         let long = format!("name = '{}'", "x".repeat(242));
         assert!(read(&long).unwrap().check().is_err());

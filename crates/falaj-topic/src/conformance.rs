@@ -44,6 +44,7 @@ pub trait Stand: Send + Sync {
 /// Long enough for anything that should happen; what should not is waited for much shorter.
 const LONG: Duration = Duration::from_secs(30);
 const NO_WAIT: Duration = Duration::ZERO;
+const READ_AHEAD: Duration = Duration::from_millis(300);
 const PARTITIONS: i32 = 3;
 const NOW_MS: i64 = 1_767_225_600_000;
 
@@ -140,8 +141,17 @@ fn cleared(
     .collect()
 }
 
-/// The same in one call.
-fn together(source: &str, positions: std::ops::Range<u64>, padding: usize) -> Cleared<Outbound> {
+/// Cleared records of `source` in one call, one for each position, each with its position and
+/// `padding` letters as text. A record goes to partition position % 3.
+///
+/// # Panics
+/// Never: the gate of these checks takes what they make.
+#[must_use]
+pub fn together(
+    source: &str,
+    positions: std::ops::Range<u64>,
+    padding: usize,
+) -> Cleared<Outbound> {
     let raws: Vec<_> = positions
         .map(|position| Raw {
             bytes: format!(r#"{{"text":"{position}{}"}}"#, "x".repeat(padding)).into(),
@@ -213,6 +223,10 @@ async fn topics_are_made_described_listed_and_deleted(broker: &dyn Broker) {
         broker.delete(name).await,
         Err(TopicError::Missing { .. })
     ));
+    assert!(matches!(
+        broker.existing(name).await.err(),
+        Some(TopicError::Missing { .. })
+    ));
     let made = broker.create(&config(name)).await.expect("created");
     let again = broker.create(&config(name)).await;
     assert!(matches!(again, Err(TopicError::Exists { .. })), "{again:?}");
@@ -229,6 +243,8 @@ async fn topics_are_made_described_listed_and_deleted(broker: &dyn Broker) {
 
     let old = topic(broker, name).await;
     assert_eq!(old.identity(), made.id);
+    let existing = broker.existing(name).await.expect("it is there");
+    assert_eq!(existing.identity(), made.id);
     old.publish(together("file-1", 0..9, 0))
         .await
         .expect("published");
@@ -364,10 +380,14 @@ async fn small_fetches_give_every_partition_its_turn(broker: &dyn Broker) {
         topic.publish(records).await.expect("published");
     }
     let mut positions = Positions::default();
-    for _ in 0..12 {
+    for round in 0..12 {
         let fetched = topic.fetch(&positions, 1, NO_WAIT).await.expect("fetched");
         for f in fetched {
             positions.advance(f.partition, f.next);
+        }
+        if round == 0 {
+            // Over a wire, what is read ahead comes one partition after the other.
+            tokio::time::sleep(READ_AHEAD).await;
         }
     }
     for partition in 0..PARTITIONS {
@@ -534,6 +554,9 @@ async fn what_was_acknowledged_outlives_the_broker(stand: &mut dyn Stand, end: E
         assert_eq!(sources(&after, source), sources(&before, source), "{end:?}");
     }
     let highest = async |source| held.highest(source).await.expect("highest");
+    let count = async |from| held.count(&from).await.expect("counted");
+    assert_eq!(count(Positions::default()).await, 33);
+    assert_eq!(count(Positions([(0, 3), (1, 12)].into())).await, 19);
     assert_eq!(
         highest("file-1").await,
         BTreeMap::from([(0, 39), (1, 37), (2, 38)])

@@ -63,6 +63,23 @@ impl Embedded {
     }
 }
 
+impl Embedded {
+    /// The one handle of a topic: who publishes through it keeps one order.
+    fn held(&self, topic: Arc<LogTopic>) -> Arc<dyn Topic> {
+        let mut open = self.open.lock();
+        let held = open
+            .get(topic.name())
+            .filter(|held| held.topic.id() == topic.id());
+        if let Some(held) = held {
+            return Arc::clone(held) as Arc<dyn Topic>;
+        }
+        let name = topic.name().to_owned();
+        let held = Arc::new(EmbeddedTopic::new(Arc::clone(&self.log), topic));
+        open.insert(name, Arc::clone(&held));
+        held
+    }
+}
+
 #[async_trait]
 impl Broker for Embedded {
     async fn topic(&self, config: &TopicConfig) -> Result<Arc<dyn Topic>, TopicError> {
@@ -91,16 +108,16 @@ impl Broker for Embedded {
             Ok(topic)
         })
         .await?;
-        let mut open = self.open.lock();
-        let held = open
-            .get(&config.name)
-            .filter(|t| t.topic.id() == topic.id());
-        if let Some(topic) = held {
-            return Ok(Arc::clone(topic) as Arc<dyn Topic>);
+        Ok(self.held(topic))
+    }
+
+    async fn existing(&self, topic: &str) -> Result<Arc<dyn Topic>, TopicError> {
+        match self.log.topic(topic) {
+            Some(topic) => Ok(self.held(topic)),
+            None => Err(TopicError::Missing {
+                topic: topic.to_owned(),
+            }),
         }
-        let topic = Arc::new(EmbeddedTopic::new(Arc::clone(&self.log), topic));
-        open.insert(config.name.clone(), Arc::clone(&topic));
-        Ok(topic)
     }
 
     async fn create(&self, config: &TopicConfig) -> Result<TopicDescription, TopicError> {
@@ -157,8 +174,9 @@ fn count(topic: &LogTopic) -> i32 {
 }
 
 fn offsets(topic: &LogTopic) -> Vec<PartitionOffsets> {
-    let partitions = topic.partitions().iter();
+    let partitions = topic.partitions();
     partitions
+        .iter()
         .map(|partition| {
             let range = partition.offsets();
             PartitionOffsets {
@@ -176,7 +194,7 @@ fn description(topic: &LogTopic) -> TopicDescription {
         id: topic.id().to_string(),
         partitions: offsets(topic),
         retention: topic.settings().retention_ms.map(Duration::from_millis),
-        bytes: Some(topic.partitions().iter().map(Partition::bytes).sum()),
+        bytes: Some(topic.partitions().iter().map(|p| p.bytes()).sum()),
     }
 }
 
@@ -294,7 +312,8 @@ fn append(
     turn: OwnedMutexGuard<()>,
 ) -> Result<Vec<Ack>, TopicError> {
     let mut parts: Vec<Vec<Part>> = Vec::new();
-    parts.resize_with(topic.partitions().len(), Vec::new);
+    let partitions = topic.partitions();
+    parts.resize_with(partitions.len(), Vec::new);
     for message in records.messages {
         let of_partition = usize::try_from(message.partition).ok();
         let Some(parts) = of_partition.and_then(|p| parts.get_mut(p)) else {
@@ -312,7 +331,7 @@ fn append(
         });
     }
     let mut encoded = Vec::with_capacity(parts.len());
-    for (partition, parts) in topic.partitions().iter().zip(parts) {
+    for (partition, parts) in partitions.iter().zip(parts) {
         if !parts.is_empty() {
             encoded.push((partition, encode(parts)?));
         }
@@ -379,8 +398,9 @@ impl Topic for EmbeddedTopic {
     }
 
     async fn highest(&self, source: &str) -> Result<BTreeMap<i32, u64>, TopicError> {
-        let partitions = self.topic.partitions().iter();
+        let partitions = self.topic.partitions();
         Ok(partitions
+            .iter()
             .filter_map(|p| Some((p.id(), p.highest(source)?)))
             .collect())
     }
@@ -399,7 +419,7 @@ impl Topic for EmbeddedTopic {
         let (count, acks) = blocking(move || {
             let turn = turn;
             let topic = Self::rejects_topic(&log, &topic)?;
-            let partition = &topic.partitions()[0];
+            let partition = only(&topic)?;
             let mut highest = BTreeMap::new();
             let mut parts = Vec::with_capacity(rejects.len());
             for reject in &rejects {
@@ -415,7 +435,7 @@ impl Topic for EmbeddedTopic {
             let count = parts.len() as u64;
             let acks = match count {
                 0 => Vec::new(),
-                _ => vec![send(partition, encode(parts)?)?],
+                _ => vec![send(&partition, encode(parts)?)?],
             };
             drop(turn);
             Ok((count, acks))
@@ -457,8 +477,16 @@ fn read(
     Ok(fetched)
 }
 
+/// The one partition of a topic of rejects.
+fn only(topic: &LogTopic) -> Result<Arc<Partition>, TopicError> {
+    topic.partition(0).ok_or_else(|| TopicError::NoPartition {
+        topic: topic.name().to_owned(),
+        partition: 0,
+    })
+}
+
 fn list(topic: &LogTopic, from: i64, count_max: usize) -> Result<Vec<(i64, Reject)>, TopicError> {
-    let partition = &topic.partitions()[0];
+    let partition = only(topic)?;
     let mut next = from.max(partition.offsets().start);
     let mut rejects = Vec::new();
     while rejects.len() < count_max && next < partition.offsets().end {

@@ -31,7 +31,8 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    fn bytes(&self) -> usize {
+    /// About what it takes in a batch.
+    pub(crate) fn bytes(&self) -> usize {
         let length = |part: &Option<Bytes>| part.as_ref().map_or(0, Bytes::len);
         self.value.len()
             + length(&self.key)

@@ -104,6 +104,70 @@ pub enum TopicError {
         #[source]
         cause: Arc<std::io::Error>,
     },
+    /// No broker of the cluster answers.
+    #[error("no answer from `{brokers}`: {reason}")]
+    Unreachable {
+        /// Addresses in `topic.brokers`.
+        brokers: String,
+        /// What the client library says.
+        reason: String,
+    },
+    /// A host name of the cluster is unknown.
+    #[error("cannot find a host of `{brokers}`: {reason}")]
+    UnknownHost {
+        /// Addresses in `topic.brokers`.
+        brokers: String,
+        /// What the client library says.
+        reason: String,
+    },
+    /// The cluster did not take the credentials.
+    #[error("`{brokers}` refuses the credentials: {reason}")]
+    Unauthenticated {
+        /// Addresses in `topic.brokers`.
+        brokers: String,
+        /// What the client library says.
+        reason: String,
+    },
+    /// No encrypted connection could be made.
+    #[error("no TLS connection to `{brokers}`: {reason}")]
+    Tls {
+        /// Addresses in `topic.brokers`.
+        brokers: String,
+        /// What the client library says.
+        reason: String,
+    },
+    /// The cluster does not allow it.
+    #[error("the cluster does not allow falaj to {doing}: {reason}")]
+    Unauthorized {
+        /// What was tried.
+        doing: String,
+        /// What the cluster says.
+        reason: String,
+    },
+    /// The cluster cannot do it now: a leader is missing, too few replicas are in sync.
+    #[error("the cluster cannot {doing} now: {reason}")]
+    Unavailable {
+        /// What was tried.
+        doing: String,
+        /// What the cluster says.
+        reason: String,
+    },
+    /// The cluster refused it, and would again.
+    #[error("cannot {doing}: {reason}")]
+    Refused {
+        /// What was tried.
+        doing: String,
+        /// What the cluster or the client library says.
+        reason: String,
+    },
+    /// Another falaj runs the pipeline, or may do so by now.
+    #[error("this falaj no longer holds the lease `{name}`: {reason}")]
+    LeaseLost {
+        /// Name of the lease.
+        name: String,
+        /// How it was lost.
+        reason: String,
+    },
     /// Nothing can be published any more.
     #[error("the topic is closed")]
     Closed,
@@ -148,10 +212,17 @@ impl From<LogError> for TopicError {
 }
 
 impl TopicError {
-    /// Whether the same call may succeed later: the disk was full, or a write failed.
+    /// Whether the same call may succeed later: the disk was full, a write failed, the cluster is
+    /// away.
     #[must_use]
     pub fn passing(&self) -> bool {
-        matches!(self, Self::Log(LogError::Write { .. }))
+        matches!(
+            self,
+            Self::Log(LogError::Write { .. })
+                | Self::Unreachable { .. }
+                | Self::UnknownHost { .. }
+                | Self::Unavailable { .. }
+        )
     }
 }
 
@@ -168,6 +239,25 @@ impl Hint for TopicError {
             }
             Self::BeyondEnd { .. } => {
                 "the checkpoint is of another topic, or the topic lost its end: run `falaj reset`".into()
+            }
+            Self::TooLarge { .. } => {
+                "raise `max.message.bytes` of the topic on the cluster, or declare fewer fields".into()
+            }
+            Self::Unreachable { .. } => {
+                "check that the brokers run, that `topic.brokers` has their address, and that `security.protocol` in `[topic.options]` is theirs".into()
+            }
+            Self::UnknownHost { .. } => "check the spelling of `topic.brokers`".into(),
+            Self::Unauthenticated { .. } => {
+                "check `sasl.mechanism`, `sasl.username` and `sasl.password` in `[topic.options]`".into()
+            }
+            Self::Tls { .. } => {
+                "check `ssl.ca.location` in `[topic.options]`, and that the port is a TLS listener".into()
+            }
+            Self::Unauthorized { .. } => {
+                "give falaj's user the rights listed in docs/reference/kafka.md".into()
+            }
+            Self::LeaseLost { .. } => {
+                "start again: it waits as standby while another falaj runs the pipeline".into()
             }
             Self::Malformed { .. } => "another client wrote it; delete the topic, or read on after it".into(),
             Self::Log(error) => return error.hint(),

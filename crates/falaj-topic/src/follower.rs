@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
-use falaj_log::{Head, Slice};
+use falaj_log::{HEAD_BYTES, Head, SegmentName, Slice};
 use falaj_record::Fetched;
 
 use crate::TopicError;
@@ -29,8 +29,8 @@ struct Following {
     partition: i32,
     folder: PathBuf,
     next: i64,
-    /// Base offset of the open segment, and how far it is read.
-    segment: Option<(i64, File, u64)>,
+    /// The open segment, and how far it is read.
+    segment: Option<(SegmentName, File, u64)>,
 }
 
 impl Follower {
@@ -85,7 +85,7 @@ impl Follower {
                 end: following.next,
             };
             let part = decode(&self.topic, following.partition, following.next, &slice)?;
-            following.next = part.next;
+            following.next = following.next.max(part.next);
             fetched.push(part);
         }
         Ok(fetched)
@@ -93,70 +93,54 @@ impl Follower {
 }
 
 impl Following {
-    /// The next whole batches.
+    /// The next whole batches, the first of which ends after `next`.
     fn batches(&mut self, bytes_max: usize) -> io::Result<Bytes> {
         loop {
-            let later = self.segment_after()?;
-            if self.segment.is_none() {
-                let Some(base) = self.segment_holding()? else {
-                    return Ok(Bytes::new());
-                };
-                match File::open(self.folder.join(format!("{base:020}.log"))) {
-                    Ok(file) => self.segment = Some((base, file, 0)),
-                    // Retention took it between the look and the open.
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                    Err(e) => return Err(e),
+            // Listed before the read finds nothing: then the open segment was read to its end.
+            let holding = self.segment_holding()?;
+            if let Some((_, file, at)) = &mut self.segment {
+                let mut batches = whole(file, *at, bytes_max)?;
+                if !batches.is_empty() {
+                    *at += batches.len() as u64;
+                    // A segment that the cleaner put in the place of several is entered in the middle.
+                    while let Some(head) = Head::parse(&batches)
+                        && head.next() <= self.next
+                    {
+                        let _ = batches.split_to(head.bytes);
+                    }
+                    if batches.is_empty() {
+                        continue;
+                    }
+                    return Ok(batches);
                 }
             }
-            let Some((_, file, at)) = &mut self.segment else {
-                continue;
+            let open = self.segment.as_ref().map(|(name, ..)| *name);
+            let Some(holding) = holding.filter(|holding| Some(*holding) != open) else {
+                return Ok(Bytes::new());
             };
-            let batches = whole(file, *at, bytes_max)?;
-            if !batches.is_empty() {
-                *at += batches.len() as u64;
-                return Ok(batches);
-            }
-            // Listed before the read found nothing: then the open segment is read to its end.
-            match later {
-                Some(base) => {
-                    self.next = self.next.max(base);
-                    self.segment = None;
+            match File::open(holding.path(&self.folder)) {
+                Ok(file) => {
+                    self.next = self.next.max(holding.base);
+                    self.segment = Some((holding, file, 0));
                 }
-                None => return Ok(Bytes::new()),
+                // Retention or the cleaner took it between the look and the open.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
             }
         }
     }
 
-    fn bases(&self) -> io::Result<Vec<i64>> {
-        let mut bases: Vec<i64> = fs::read_dir(&self.folder)?
-            .filter_map(|entry| {
-                let name = entry.ok()?.file_name();
-                name.to_str()?.strip_suffix(".log")?.parse().ok()
-            })
-            .collect();
-        bases.sort_unstable();
-        Ok(bases)
-    }
-
     /// The segment that holds `next`, or the first one after it.
-    fn segment_holding(&self) -> io::Result<Option<i64>> {
-        let bases = self.bases()?;
-        let holding = bases.iter().rev().find(|base| **base <= self.next);
-        Ok(holding.or(bases.first()).copied())
-    }
-
-    /// The segment after the open one.
-    fn segment_after(&self) -> io::Result<Option<i64>> {
-        let Some((open, ..)) = &self.segment else {
-            return Ok(None);
-        };
-        Ok(self.bases()?.into_iter().find(|base| base > open))
+    fn segment_holding(&self) -> io::Result<Option<SegmentName>> {
+        let segments = SegmentName::list(&self.folder)?;
+        let holding = segments.iter().rev().find(|s| s.base <= self.next);
+        Ok(holding.or(segments.first()).copied())
     }
 }
 
 /// Whole batches of `file` from `at` on, about `bytes_max` bytes, but at least one if it is there.
 fn whole(file: &File, at: u64, bytes_max: usize) -> io::Result<Bytes> {
-    let mut wanted = bytes_max;
+    let mut wanted = bytes_max.max(HEAD_BYTES);
     loop {
         let mut bytes = BytesMut::zeroed(wanted);
         let mut filled = 0;
@@ -191,5 +175,66 @@ fn unreadable(topic: &str, cause: io::Error) -> TopicError {
     TopicError::Unreadable {
         topic: topic.to_owned(),
         cause: std::sync::Arc::new(cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use falaj_log::{Cleanup, Durability, Log, LogOptions, Settings};
+
+    use super::*;
+    use crate::encode::{Part, encode};
+
+    #[test]
+    fn a_topic_that_is_cleaned_while_it_is_followed_is_read_to_its_end_in_order() {
+        for (segment_bytes, bytes_max) in [(1, 1), (700, 1), (700, 1 << 20), (2000, 300)] {
+            let dir = tempfile::tempdir().unwrap();
+            let log = Log::open(dir.path(), LogOptions::default()).unwrap();
+            let settings = Settings {
+                cleanup: Cleanup::Compact,
+                durability: Durability::Os,
+                segment_bytes,
+                ..Settings::default()
+            };
+            let topic = log.create("t", 1, settings).unwrap();
+            let partition = topic.partition(0).unwrap();
+            let mut follower = Follower::open(dir.path(), "t", bytes_max).unwrap().unwrap();
+            let mut seen = Vec::new();
+            let mut follow = |reads: usize| {
+                for _ in 0..reads {
+                    for part in follower.read().unwrap() {
+                        seen.extend(part.messages.iter().map(|m| m.offset));
+                    }
+                }
+                seen.clone()
+            };
+            for n in 0..60_u8 {
+                let parts = (0..3).map(|i| Part {
+                    timestamp_ms: 0,
+                    key: Some(Bytes::from(vec![n % 4, i])),
+                    value: Bytes::from(vec![n]),
+                    policy: None,
+                    src: None,
+                });
+                partition.append(encode(parts.collect()).unwrap()).unwrap();
+                if n % 7 == 0 {
+                    follow(2);
+                }
+                if n % 10 == 0 {
+                    log.clean(0);
+                }
+            }
+            log.clean(0);
+            let seen = follow(200);
+            assert!(seen.windows(2).all(|w| w[0] < w[1]), "each once, in order");
+            // What is left of every key was seen, whatever went meanwhile.
+            let mut at = partition.offsets().start;
+            while at < partition.offsets().end {
+                let slice = partition.read(at, 1 << 20).unwrap();
+                let left = decode("t", 0, at, &slice).unwrap();
+                assert!(left.messages.iter().all(|m| seen.contains(&m.offset)));
+                at = left.next;
+            }
+        }
     }
 }

@@ -12,10 +12,14 @@ pub mod conformance;
 
 mod config;
 mod decode;
+mod drift;
 mod embedded;
 mod encode;
 mod error;
 mod follower;
+mod kafka;
+mod lease;
+mod options;
 mod rejects;
 
 use std::collections::BTreeMap;
@@ -27,11 +31,16 @@ use async_trait::async_trait;
 use falaj_privacy::Cleared;
 use falaj_record::{Fetched, Outbound, Positions, Reject};
 
-pub use config::{Durability, TopicConfig};
+pub use config::{Compression, Durability, TopicConfig};
+pub use drift::Drift;
 pub use embedded::Embedded;
 pub use error::TopicError;
 pub use follower::Follower;
+pub use lease::Lease;
+pub use options::ClientOption;
 pub use rejects::rejects_topic;
+
+use kafka::Kafka;
 
 /// What a partition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,8 +98,27 @@ pub trait Topic: Send + Sync {
     /// retention).
     async fn highest(&self, source: &str) -> Result<BTreeMap<i32, u64>, TopicError>;
 
+    /// How many records lie from `from` on. A partition that `from` does not name counts from its
+    /// start.
+    async fn count(&self, from: &Positions) -> Result<u64, TopicError> {
+        let mut count = 0;
+        for held in self.offsets().await? {
+            let next = from.next(held.partition).max(held.start);
+            count += u64::try_from(held.end - next).unwrap_or(0);
+        }
+        Ok(count)
+    }
+
     /// Identity of the topic: another one after it was deleted and made again.
     fn identity(&self) -> String;
+
+    /// Shows `positions` to others as those of the consumer group `group`, so that tools can tell
+    /// how far it has come. Nothing here ever reads them. The group of a pipeline's own topic is
+    /// [`group_of`] its name.
+    async fn commit(&self, group: &str, positions: &Positions) -> Result<(), TopicError> {
+        let _ = (group, positions);
+        Ok(())
+    }
 
     /// Writes rejects to `<topic>.rejects`; returns when they are durable, with how many were new.
     ///
@@ -110,6 +138,10 @@ pub trait Broker: Send + Sync {
     /// partitions are brought to what `config` says.
     async fn topic(&self, config: &TopicConfig) -> Result<Arc<dyn Topic>, TopicError>;
 
+    /// A topic that is there, as it is: also one that others write to, whose records nothing has
+    /// cleared.
+    async fn existing(&self, topic: &str) -> Result<Arc<dyn Topic>, TopicError>;
+
     /// Makes a topic that is not there.
     async fn create(&self, config: &TopicConfig) -> Result<TopicDescription, TopicError>;
 
@@ -122,16 +154,47 @@ pub trait Broker: Send + Sync {
     /// Names of all topics, in order.
     async fn list(&self) -> Result<Vec<String>, TopicError>;
 
+    /// Where the topic of `config` is not what the file says. Nothing, where [`Broker::topic`]
+    /// brings it to that.
+    async fn drift(&self, config: &TopicConfig) -> Result<Vec<Drift>, TopicError> {
+        let _ = config;
+        Ok(Vec::new())
+    }
+
+    /// Asks for the right to run the pipeline of topic `name`: one falaj has it at a time.
+    ///
+    /// On a cluster, what topics of this broker publish from here on is refused until the lease is
+    /// held, and for good once it was lost. The embedded broker's is held at once: the data
+    /// directory's lock keeps others out.
+    async fn lease(&self, name: &str) -> Result<Lease, TopicError> {
+        Ok(Lease::for_good(name))
+    }
+
     /// Makes all durable and lets go of files or connections. Nothing can be published after that.
     async fn close(&self);
 }
 
 /// Connects to the broker that `config` names. `folder` is where an embedded one keeps its topics;
-/// the caller holds a lock on it.
+/// the caller holds a lock on it. `base` is the folder of the pipeline file, which paths in
+/// `[topic.options]` are relative to.
 ///
 /// # Errors
-/// What the file says wrongly, or what the embedded log finds damaged.
-pub async fn connect(config: &TopicConfig, folder: &Path) -> Result<Arc<dyn Broker>, TopicError> {
+/// What the file says wrongly, what the embedded log finds damaged, or why the cluster cannot be
+/// reached: told within seconds.
+pub async fn connect(
+    config: &TopicConfig,
+    folder: &Path,
+    base: &Path,
+) -> Result<Arc<dyn Broker>, TopicError> {
     config.check()?;
-    Ok(Arc::new(Embedded::open(folder).await?))
+    if config.embedded() {
+        return Ok(Arc::new(Embedded::open(folder).await?));
+    }
+    Ok(Arc::new(Kafka::connect(config, base).await?))
+}
+
+/// The consumer group that shows how far the pipeline of `topic` has read it.
+#[must_use]
+pub fn group_of(topic: &str) -> String {
+    kafka::group_of(topic)
 }

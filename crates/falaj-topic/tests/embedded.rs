@@ -146,7 +146,7 @@ async fn retention_that_overtakes_a_reader_is_an_error_with_numbers() {
 async fn settings_are_brought_to_what_the_file_says() {
     let dir = tempfile::tempdir().unwrap();
     let config = TopicConfig::default();
-    let broker = connect(&config, dir.path()).await.unwrap();
+    let broker = connect(&config, dir.path(), dir.path()).await.unwrap();
     broker.topic(&config).await.unwrap();
     let shorter = TopicConfig {
         retention: Period(Duration::from_mins(1)),
@@ -154,7 +154,7 @@ async fn settings_are_brought_to_what_the_file_says() {
     };
     broker.topic(&shorter).await.unwrap();
     broker.close().await;
-    let broker = connect(&config, dir.path()).await.unwrap();
+    let broker = connect(&config, dir.path(), dir.path()).await.unwrap();
     let described = broker.describe("messages").await.unwrap();
     assert_eq!(described.retention, Some(Duration::from_mins(1)));
     broker.close().await;
@@ -165,15 +165,17 @@ async fn settings_are_brought_to_what_the_file_says() {
 }
 
 #[tokio::test]
-async fn a_cluster_cannot_be_connected_to_yet() {
-    let config = TopicConfig {
-        brokers: "kafka1:9092".into(),
-        ..TopicConfig::default()
-    };
+async fn the_embedded_broker_has_no_drift_and_its_lease_is_held_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let error = connect(&config, dir.path()).await.err().unwrap();
-    assert_eq!(
-        error.to_string(),
-        "`topic.brokers`: `kafka1:9092` cannot be connected to yet"
-    );
+    let config = TopicConfig::default();
+    let broker = connect(&config, dir.path(), dir.path()).await.unwrap();
+    assert_eq!(broker.drift(&config).await.unwrap(), []);
+    let lease = broker.lease("messages").await.unwrap();
+    lease.wait().await.unwrap();
+    assert!(lease.held());
+    let lost = tokio::time::timeout(Duration::from_millis(50), lease.lost());
+    assert!(lost.await.is_err(), "nothing can take it away");
+    let topic = broker.topic(&config).await.unwrap();
+    let positions = Positions([(0, 7)].into());
+    topic.commit("falaj.messages", &positions).await.unwrap();
 }

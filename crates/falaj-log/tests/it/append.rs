@@ -22,7 +22,7 @@ fn what_is_appended_is_read_from_every_offset_and_in_every_window() {
     let mut next = 0;
     for size in [1, 5, 2, 30, 1, 1, 100, 3, 60, 7] {
         assert_eq!(
-            partition.append(batch(next..next + size)).unwrap(),
+            partition.append(batch(next..next + size)).unwrap().offsets,
             next..next + size
         );
         next += size;
@@ -30,7 +30,7 @@ fn what_is_appended_is_read_from_every_offset_and_in_every_window() {
     for from in 0..=next {
         for window in [1, 200, 5000, 1 << 20] {
             assert_eq!(
-                numbers(partition, from, window),
+                numbers(&partition, from, window),
                 counted(from..next),
                 "{from} {window}"
             );
@@ -44,13 +44,17 @@ fn what_is_appended_is_read_from_every_offset_and_in_every_window() {
 fn a_batch_larger_than_segment_and_window_is_read_whole() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
-    let topic = log.create("t", 1, small_segments(1000)).unwrap();
+    let large = Settings {
+        batch_bytes_max: 4_000_000,
+        ..small_segments(1000)
+    };
+    let topic = log.create("t", 1, large).unwrap();
     let partition = topic.partition(0).unwrap();
     for n in 0..6 {
         let size = if n % 2 == 0 { 3_000_000 } else { 10 };
         partition.append(padded([n], size)).unwrap();
     }
-    assert_eq!(numbers(partition, 0, 100), counted(0..6));
+    assert_eq!(numbers(&partition, 0, 100), counted(0..6));
     // The index has an entry every 32 KiB only: a large batch between small ones is found too.
     let topic = log.create("big", 1, Settings::default()).unwrap();
     let partition = topic.partition(0).unwrap();
@@ -59,7 +63,7 @@ fn a_batch_larger_than_segment_and_window_is_read_whole() {
         partition.append(padded([n], size)).unwrap();
     }
     for from in 0..40 {
-        assert_eq!(numbers(partition, from, 100), counted(from..40));
+        assert_eq!(numbers(&partition, from, 100), counted(from..40));
     }
 }
 
@@ -178,7 +182,10 @@ fn nobody_reads_what_is_not_synced_and_one_sync_serves_many() {
         let done = done.clone();
         let told =
             Box::new(move |result: Result<(), LogError>| done.send((n, result.is_ok())).unwrap());
-        assert_eq!(partition.append_then(batch([n]), told).unwrap(), n..n + 1);
+        assert_eq!(
+            partition.append_then(batch([n]), told).unwrap().offsets,
+            n..n + 1
+        );
     }
     assert_eq!(partition.offsets(), 0..0);
     assert!(partition.read(0, 1000).unwrap().batches.is_empty());
@@ -191,7 +198,7 @@ fn nobody_reads_what_is_not_synced_and_one_sync_serves_many() {
     let order: Vec<_> = (0..50).map(|_| acknowledged.recv().unwrap()).collect();
     assert_eq!(order, (0..50).map(|n| (n, true)).collect::<Vec<_>>());
     assert!(faulty.syncs.load(Ordering::SeqCst) <= 2, "group commit");
-    assert_eq!(numbers(partition, 0, 1000), counted(0..50));
+    assert_eq!(numbers(&partition, 0, 1000), counted(0..50));
     told.recv_timeout(Duration::from_secs(10)).unwrap();
 }
 
@@ -211,11 +218,11 @@ fn durability_os_acknowledges_without_a_sync() {
         partition.append(batch([n])).unwrap();
     }
     assert_eq!(faulty.syncs.load(Ordering::SeqCst), 0);
-    assert_eq!(numbers(partition, 0, 1000), counted(0..20));
+    assert_eq!(numbers(&partition, 0, 1000), counted(0..20));
     log.close();
     assert_eq!(
         numbers(
-            open(dir.path()).topic("t").unwrap().partition(0).unwrap(),
+            &open(dir.path()).topic("t").unwrap().partition(0).unwrap(),
             0,
             9
         ),
@@ -229,6 +236,7 @@ fn many_appenders_and_readers_agree_on_one_order() {
     let log = open(dir.path());
     let topic = log.create("t", 1, small_segments(3000)).unwrap();
     let partition = topic.partition(0).unwrap();
+    let partition = &*partition;
     std::thread::scope(|scope| {
         for thread in 0..4 {
             scope.spawn(move || {
@@ -280,7 +288,7 @@ fn times_are_found_across_segments() {
         (591, Some((119, 591))),
         (592, None),
     ] {
-        assert_eq!(partition.by_time(ms).unwrap(), found, "at {ms}");
+        assert_eq!(partition.find(ms).unwrap(), found, "at {ms}");
     }
 }
 

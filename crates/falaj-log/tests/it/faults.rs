@@ -37,12 +37,12 @@ fn a_full_disk_fails_the_append_and_writing_goes_on_when_there_is_room() {
                 error.hint().as_deref(),
                 Some("free some space on the disk; writing goes on by itself")
             );
-            assert_eq!(numbers(partition, 0, 1000), counted(0..3));
+            assert_eq!(numbers(&partition, 0, 1000), counted(0..3));
             // A crash now finds what was acknowledged.
             copy(&dir.path().join("a"), &dir.path().join("crashed"));
             let crashed = open(&dir.path().join("crashed"));
             assert_eq!(
-                numbers(crashed.topic("t").unwrap().partition(0).unwrap(), 0, 1000),
+                numbers(&crashed.topic("t").unwrap().partition(0).unwrap(), 0, 1000),
                 counted(0..3)
             );
 
@@ -54,12 +54,12 @@ fn a_full_disk_fails_the_append_and_writing_goes_on_when_there_is_room() {
                 ));
                 faulty.no_cut.store(false, Ordering::SeqCst);
             }
-            assert_eq!(partition.append(batch(3..4)).unwrap(), 3..4);
-            assert_eq!(numbers(partition, 0, 1000), counted(0..4));
+            assert_eq!(partition.append(batch(3..4)).unwrap().offsets, 3..4);
+            assert_eq!(numbers(&partition, 0, 1000), counted(0..4));
             drop((topic, log));
             let log = open(&dir.path().join("a"));
             assert_eq!(
-                numbers(log.topic("t").unwrap().partition(0).unwrap(), 0, 1000),
+                numbers(&log.topic("t").unwrap().partition(0).unwrap(), 0, 1000),
                 counted(0..4)
             );
         }
@@ -78,11 +78,11 @@ fn a_segment_that_cannot_be_made_fails_the_append_only() {
     assert!(partition.append(batch(3..6)).unwrap_err().disk_full());
     faulty.no_create.store(false, Ordering::SeqCst);
     partition.append(batch(3..6)).unwrap();
-    assert_eq!(numbers(partition, 0, 1000), counted(0..6));
+    assert_eq!(numbers(&partition, 0, 1000), counted(0..6));
     drop((topic, log));
     assert_eq!(
         numbers(
-            open(dir.path()).topic("t").unwrap().partition(0).unwrap(),
+            &open(dir.path()).topic("t").unwrap().partition(0).unwrap(),
             0,
             1000
         ),
@@ -119,7 +119,7 @@ fn a_failed_sync_ends_writing_until_restart_and_is_never_tried_again() {
         "no sync after a failed one"
     );
     // What was durable before is read on; other partitions go on.
-    assert_eq!(numbers(partition, 0, 1000), counted(0..3));
+    assert_eq!(numbers(&partition, 0, 1000), counted(0..3));
     topic.partition(1).unwrap().append(batch(0..3)).unwrap();
     drop((topic, log));
     let log = open(dir.path());
@@ -131,7 +131,7 @@ fn a_failed_sync_ends_writing_until_restart_and_is_never_tried_again() {
         "what was not acknowledged may be there or not"
     );
     partition.append(batch([end])).unwrap();
-    assert_eq!(numbers(partition, 0, 1000), counted(0..end + 1));
+    assert_eq!(numbers(&partition, 0, 1000), counted(0..end + 1));
 }
 
 #[test]
@@ -149,5 +149,5 @@ fn a_failed_sync_at_a_roll_is_final_too() {
             Err(LogError::Poisoned { .. })
         ));
     }
-    assert_eq!(numbers(partition, 0, 1000), counted(0..3));
+    assert_eq!(numbers(&partition, 0, 1000), counted(0..3));
 }

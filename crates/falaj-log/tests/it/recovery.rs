@@ -29,7 +29,7 @@ fn written(folder: &Path, batches: i64, settings: Settings) -> (Log, i64) {
 fn read_all(log: &Log) -> Vec<(i64, i64)> {
     let topic = log.topic("t").unwrap();
     let partition = topic.partition(0).unwrap();
-    numbers(partition, partition.offsets().start, 1000)
+    numbers(&partition, partition.offsets().start, 1000)
 }
 
 fn damage(file: &Path, at: u64) {
@@ -57,7 +57,7 @@ fn everything_acknowledged_is_there_after_a_crash_and_after_a_clean_end() {
             let partition = topic.partition(0).unwrap();
             assert_eq!(partition.highest("file"), Some(59));
             assert_eq!(partition.highest("other"), None);
-            assert_eq!(partition.append(batch([60])).unwrap(), end..end + 1);
+            assert_eq!(partition.append(batch([60])).unwrap().offsets, end..end + 1);
             assert_eq!(partition.highest("file"), Some(60));
         }
     }

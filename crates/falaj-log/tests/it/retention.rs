@@ -49,7 +49,7 @@ fn whole_segments_go_when_their_newest_record_was_appended_too_long_ago() {
     log.retain(76_000 + 80_001);
     assert_eq!(partition.offsets(), 20..20);
     assert_eq!(segments(dir.path()).len(), 1);
-    assert_eq!(partition.append(batch([7])).unwrap(), 20..21);
+    assert_eq!(partition.append(batch([7])).unwrap().offsets, 20..21);
     // Start offset and marks outlive the records, over a crash and over a clean end.
     let crashed = tempfile::tempdir().unwrap();
     copy(dir.path(), crashed.path());
@@ -63,7 +63,7 @@ fn whole_segments_go_when_their_newest_record_was_appended_too_long_ago() {
             partition.highest("file"),
             Some(u64::try_from(i64::MAX / 4).unwrap())
         );
-        assert_eq!(numbers(partition, 20, 100), [(20, 7)]);
+        assert_eq!(numbers(&partition, 20, 100), [(20, 7)]);
     }
 }
 
@@ -85,7 +85,7 @@ fn the_oldest_segments_go_while_enough_bytes_are_left() {
     let left = partition.bytes();
     assert!((2000..2600).contains(&left), "{left} bytes");
     let start = partition.offsets().start;
-    assert_eq!(numbers(partition, start, 500), counted(start..120));
+    assert_eq!(numbers(&partition, start, 500), counted(start..120));
     let on_disk: u64 = segments(dir.path())
         .iter()
         .map(|f| f.metadata().unwrap().len())

@@ -45,6 +45,42 @@ pub fn encode(records: &[Record]) -> BytesMut {
     bytes
 }
 
+/// One batch as a client with this compression would send it.
+pub fn packed(records: &[Record], compression: Compression) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    let options = RecordEncodeOptions {
+        version: 2,
+        compression,
+    };
+    RecordBatchEncoder::encode(&mut bytes, records, &options).unwrap();
+    bytes
+}
+
+pub const COMPRESSIONS: [Compression; 5] = [
+    Compression::None,
+    Compression::Gzip,
+    Compression::Snappy,
+    Compression::Lz4,
+    Compression::Zstd,
+];
+
+/// Changes an encoded batch and its checksum with it.
+pub fn resealed(mut bytes: BytesMut, change: impl FnOnce(&mut BytesMut)) -> BytesMut {
+    change(&mut bytes);
+    let crc = crc32c::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
+/// The batch as the idempotent producer `id` would send it.
+pub fn by_producer(bytes: BytesMut, id: i64, epoch: i16, sequence: i32) -> BytesMut {
+    resealed(bytes, |b| {
+        b[43..51].copy_from_slice(&id.to_be_bytes());
+        b[51..53].copy_from_slice(&epoch.to_be_bytes());
+        b[53..57].copy_from_slice(&sequence.to_be_bytes());
+    })
+}
+
 /// One batch with a record for each number: the number is its timestamp, position and value.
 pub fn batch(numbers: impl IntoIterator<Item = i64>) -> Batches {
     Batches::checked(encode(&records(numbers, 0))).unwrap()
@@ -96,6 +132,7 @@ pub fn counted(numbers: std::ops::Range<i64>) -> Vec<(i64, i64)> {
 pub fn options() -> LogOptions {
     LogOptions {
         housekeeping: Duration::from_hours(1),
+        cleaning: Duration::from_hours(1),
         ..LogOptions::default()
     }
 }
@@ -142,9 +179,13 @@ pub fn segments(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Called before and after each change of a file, with what is done.
+type Hook = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
+
 /// A disk of limited room whose syncs can be made to fail and to wait.
 #[derive(Default)]
 pub struct Faulty {
+    pub hook: std::sync::Mutex<Option<Hook>>,
     pub room: AtomicI64,
     pub no_sync: AtomicBool,
     pub no_cut: AtomicBool,
@@ -154,6 +195,13 @@ pub struct Faulty {
 }
 
 impl Faulty {
+    fn step(&self, what: &str) -> io::Result<()> {
+        match &mut *self.hook.lock().unwrap() {
+            Some(hook) => hook(what),
+            None => Ok(()),
+        }
+    }
+
     pub fn with_room(bytes: i64) -> Arc<Self> {
         let disk = Self::default();
         disk.room.store(bytes, Ordering::SeqCst);
@@ -195,11 +243,25 @@ impl Disk for FaultyDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn SegmentFile>> {
+        self.0.step("before create")?;
         let file = LocalDisk.create(path)?;
+        self.0.step("after create")?;
         if self.0.no_create.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(Arc::new(FaultyFile(Arc::clone(&self.0), file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.step("before rename")?;
+        LocalDisk.rename(from, to)?;
+        self.0.step("after rename")
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.step("before remove")?;
+        LocalDisk.remove(path)?;
+        self.0.step("after remove")
     }
 }
 
@@ -210,6 +272,7 @@ impl SegmentFile for FaultyFile {
 
     /// Writes what there is room for, then fails, as a full disk does.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.step("before write")?;
         let room = self.0.room.load(Ordering::SeqCst).max(0);
         let fits = usize::try_from(room).unwrap().min(bytes.len());
         self.0
@@ -219,7 +282,7 @@ impl SegmentFile for FaultyFile {
         if fits < bytes.len() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        Ok(())
+        self.0.step("after write")
     }
 
     fn cut(&self, length: u64) -> io::Result<()> {
@@ -235,7 +298,9 @@ impl SegmentFile for FaultyFile {
         if self.0.no_sync.load(Ordering::SeqCst) {
             return Err(io::Error::other("no sync"));
         }
-        self.1.sync()
+        self.0.step("before sync")?;
+        self.1.sync()?;
+        self.0.step("after sync")
     }
 
     fn length(&self) -> io::Result<u64> {

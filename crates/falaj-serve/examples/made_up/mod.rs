@@ -387,6 +387,7 @@ impl MadeUp {
                 bytes_total: total * 310,
                 rate: flow,
                 bytes_rate: flow * 310.0,
+                lag: None,
             }),
             positions: (0..4)
                 .map(|partition| {

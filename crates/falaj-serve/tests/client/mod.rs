@@ -77,18 +77,25 @@ impl Running {
     pub async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         let mut headers = headers.to_vec();
         headers.push(("Connection", "close"));
-        let mut stream = self.open(method, path, &headers).await;
-        let (code, headers) = stream.head().await;
-        let mut body = std::mem::take(&mut stream.buffer);
-        timeout(PATIENCE, stream.socket.read_to_end(&mut body))
-            .await
-            .expect("in time")
-            .expect("whole");
-        Answer {
-            code,
-            headers,
-            body,
-        }
+        self.open(method, path, &headers).await.answer().await
+    }
+
+    /// `POST path` with a body.
+    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let length = body.len().to_string();
+        let mut headers = headers.to_vec();
+        headers.push(("Content-Length", &length));
+        self.post_as_is(path, &headers, body).await
+    }
+
+    /// `POST path`, with the bytes of the body as they are to be sent.
+    pub async fn post_as_is(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut headers = headers.to_vec();
+        headers.extend([("Host", "127.0.0.1"), ("Connection", "close")]);
+        let mut stream = self.open("POST", path, &headers).await;
+        // Who answers early may not read all of it.
+        let _ = stream.socket.write_all(body).await;
+        stream.answer().await
     }
 
     /// Opens the event stream, perhaps after `last`.
@@ -131,6 +138,21 @@ struct Stream {
 }
 
 impl Stream {
+    /// All of the answer.
+    async fn answer(mut self) -> Answer {
+        let (code, headers) = self.head().await;
+        let mut body = std::mem::take(&mut self.buffer);
+        timeout(PATIENCE, self.socket.read_to_end(&mut body))
+            .await
+            .expect("in time")
+            .expect("whole");
+        Answer {
+            code,
+            headers,
+            body,
+        }
+    }
+
     /// Reads up to and with `end`; what follows stays in the buffer.
     async fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         loop {

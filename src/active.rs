@@ -1,0 +1,144 @@
+//! Becoming the one falaj that runs a pipeline.
+//!
+//! Always: one is active. On the embedded log the lock on the data directory says who; on a cluster a
+//! lease does, and the cluster refuses what the loser of a lease publishes.
+//! Always: a second one on a cluster waits as standby, and takes over where the checkpoints say.
+//! Absent on purpose: a standby of the embedded log. Whoever restarts the process is its standby.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use falaj_log::Log;
+use falaj_topic::{Broker, Embedded, Lease};
+use tokio_util::sync::CancellationToken;
+
+use crate::data_dir::{DataDir, Lock};
+use crate::failure::{Failure, Fault};
+use crate::pipeline::Until;
+use crate::plan::Plan;
+use crate::stdio;
+
+/// How often a standby looks whether the data directory is free.
+const LOCK_LOOK: Duration = Duration::from_millis(500);
+/// Waits between tries to reach the cluster.
+const CONNECT_RETRY: Duration = Duration::from_secs(2);
+/// How long a lease may take that nobody else holds; only then it is said that falaj waits.
+const LEASE_PATIENCE: Duration = Duration::from_secs(4);
+
+/// What only the active falaj has.
+pub struct Active {
+    pub lock: Lock,
+    pub broker: Arc<dyn Broker>,
+    /// The embedded log, where the topic is in it.
+    pub log: Option<Arc<Log>>,
+    pub lease: Lease,
+}
+
+/// Waits until this falaj is the active one; nothing where `stop` comes first.
+///
+/// # Errors
+/// Where the data directory cannot be used or belongs to another falaj, or the broker cannot be
+/// used. A cluster that does not answer is waited for, unless the run is to end by itself.
+pub async fn activate(
+    plan: &Plan,
+    dir: &DataDir,
+    until: Until,
+    stop: &CancellationToken,
+) -> Result<Option<Active>, Failure> {
+    let ready = async {
+        let lock = locked(plan, dir).await?;
+        let (broker, log) = connected(plan, dir, until).await?;
+        let lease = leased(plan, broker.as_ref()).await?;
+        Ok(Active {
+            lock,
+            broker,
+            log,
+            lease,
+        })
+    };
+    stop.run_until_cancelled(ready).await.transpose()
+}
+
+async fn locked(plan: &Plan, dir: &DataDir) -> Result<Lock, Failure> {
+    if plan.config.topic.embedded() {
+        return dir.lock();
+    }
+    let mut said = false;
+    loop {
+        if let Some(lock) = dir.try_lock()? {
+            return Ok(lock);
+        }
+        if !std::mem::replace(&mut said, true) {
+            let place = dir.path().display();
+            stdio::say(&format!(
+                "standby: another falaj runs this pipeline in `{place}`; waiting to take over"
+            ));
+        }
+        tokio::time::sleep(LOCK_LOOK).await;
+    }
+}
+
+async fn connected(
+    plan: &Plan,
+    dir: &DataDir,
+    until: Until,
+) -> Result<(Arc<dyn Broker>, Option<Arc<Log>>), Failure> {
+    if plan.config.topic.embedded() {
+        let embedded = Embedded::open(&dir.topic()).await;
+        let embedded = embedded.map_err(|e| Failure::stage(&e))?;
+        let log = Arc::clone(embedded.log());
+        return Ok((Arc::new(embedded), Some(log)));
+    }
+    let mut said = None;
+    loop {
+        let broker = falaj_topic::connect(&plan.config.topic, &dir.topic(), &plan.folder).await;
+        match broker {
+            Ok(broker) => return Ok((broker, None)),
+            Err(e) if e.passing() && until == Until::Stopped => {
+                let why = Fault::from_error(&e);
+                if said.replace(why.chain()) != Some(why.chain()) {
+                    stdio::warn(&why);
+                    stdio::say("waiting for the cluster; Ctrl-C ends it");
+                }
+                tokio::time::sleep(CONNECT_RETRY).await;
+            }
+            Err(e) => return Err(Failure::stage(&e)),
+        }
+    }
+}
+
+async fn leased(plan: &Plan, broker: &dyn Broker) -> Result<Lease, Failure> {
+    let topic = &plan.config.topic;
+    let mut said = false;
+    loop {
+        let lease = broker
+            .lease(&topic.name)
+            .await
+            .map_err(|e| Failure::stage(&e))?;
+        let held = match tokio::time::timeout(LEASE_PATIENCE, lease.wait()).await {
+            Ok(held) => held,
+            Err(_) => {
+                if !std::mem::replace(&mut said, true) {
+                    stdio::say(&format!(
+                        "standby: another falaj runs this pipeline on `{}`; waiting to take over",
+                        topic.brokers
+                    ));
+                }
+                lease.wait().await
+            }
+        };
+        match held {
+            Ok(()) => {
+                if said {
+                    stdio::say("active: this falaj runs the pipeline now");
+                }
+                return Ok(lease);
+            }
+            // It was taken away before it was used: asked for again.
+            Err(e) => {
+                tracing::warn!(error = %e, "the lease was lost while waiting");
+                tokio::time::sleep(CONNECT_RETRY).await;
+            }
+        }
+    }
+}
