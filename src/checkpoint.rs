@@ -224,10 +224,15 @@ impl Checkpoints {
     pub fn write(&mut self, checkpoint: &Checkpoint) -> io::Result<u64> {
         let bytes = checkpoint.encode();
         let length = bytes.len() as u64;
+        let numbers = numbers(&self.state)?;
+        // Looked at first, because the one with this number may be gone again; of two who get past
+        // this at once, only one can create it.
+        if numbers.last().is_some_and(|newest| *newest >= self.next) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         self.state.create(&name(self.next), bytes)?;
         self.next += 1;
-        let numbers = numbers(&self.state)?;
-        for old in numbers.iter().rev().skip(KEPT) {
+        for old in numbers.iter().rev().skip(KEPT - 1) {
             self.state.remove(&name(*old))?;
         }
         Ok(length)

@@ -386,7 +386,7 @@ fn the_two_python_scripts_run_as_they_stand() {
             assert_eq!(delivered.count(), 10, "on {}: {said}", subject.name);
         };
         let consume = |count| {
-            let mut consumer = Process::spawn(&mut script("consumer.py"), None);
+            let mut consumer = Process::spawn(&mut interruptible(&script("consumer.py")), None);
             let received = |line: &str| {
                 let (key, user) = line.strip_prefix("received ")?.split_once(": ")?;
                 assert!(user.ends_with(" years old"), "not as it was sent");
@@ -430,6 +430,22 @@ fn the_two_python_scripts_run_as_they_stand() {
         subject.end();
     }
     drop(messages);
+}
+
+/// The command with Ctrl-C as a terminal gives it: where tests run in the background it is ignored, and
+/// whoever is started then ignores it too.
+fn interruptible(command: &Command) -> Command {
+    let mut with = Command::new("env");
+    with.arg("--default-signal=INT")
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            with.env(name, value);
+        }
+    }
+    with
 }
 
 /// Deletes the topic `messages` and a group of the control, which other tests use as well.
