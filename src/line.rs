@@ -1060,6 +1060,7 @@ async fn open_sinks(plan: &Plan, dir: &DataDir, kept: &Kept) -> Result<Outlets, 
         data: dir.path(),
     };
     let infos = plan.views.info();
+    let retention = plan.retention();
     let mut stores = BTreeMap::new();
     let mut outlets = Vec::new();
     for (name, config) in &plan.config.sinks {
@@ -1086,7 +1087,9 @@ async fn open_sinks(plan: &Plan, dir: &DataDir, kept: &Kept) -> Result<Outlets, 
             .map(|bytes| Pending::from_bytes(bytes, &owed))
             .transpose()
             .map_err(|e| Failure::stage(&e))?;
-        let mut sink = config.sink(places);
+        let mut sink = config
+            .sink(places, &retention)
+            .map_err(|e| Failure::stage(&e))?;
         for view in plan
             .rebuild
             .iter()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use falaj_privacy::{Policy, PolicyParts};
 use falaj_record::{Hint, ViewInfo};
-use falaj_sinks::SinkConfig;
+use falaj_sinks::{Retention, SinkConfig};
 use falaj_source::{KafkaConfig, SourceConfig};
 use falaj_topic::{TopicConfig, TopicError, rejects_topic};
 use falaj_views::{ViewError, ViewOptions, ViewSpec, Views};
@@ -127,6 +127,30 @@ impl Plan {
             .map_err(|errors| Failure::file(errors.iter().map(|e| Fault::from_error(e)).collect()))
     }
 
+    /// How long stores keep each view: as long as the purposes of the fields it is computed from
+    /// allow, the shortest of them.
+    pub fn retention(&self) -> Retention {
+        let config = &self.config;
+        let kept = |view: &Arc<ViewInfo>| {
+            let mut purposes: Vec<_> = view
+                .fields
+                .iter()
+                .filter_map(|name| config.fields.get(name)?.purpose.as_ref())
+                .filter_map(|name| config.purpose.get(name))
+                .collect();
+            // Of a pid or a time alone nobody knows which purpose it is there for.
+            if purposes.is_empty() {
+                purposes = config.purpose.values().collect();
+            }
+            let shortest = purposes
+                .iter()
+                .filter_map(|purpose| purpose.retention)
+                .min()?;
+            Some((view.name.clone(), shortest.0))
+        };
+        self.views.info().iter().filter_map(kept).collect()
+    }
+
     /// Whether every view is computed again.
     pub fn rebuilds_all(&self) -> bool {
         self.rebuild.len() == self.config.views.len()
@@ -167,6 +191,7 @@ fn plan_views(config: &Config, policy: &Policy) -> Result<Views, Vec<ViewError>>
         lateness: config.pipeline.lateness.0,
         people: policy.k().max(policy.delta_k()) as usize,
         partitions: config.topic.partitions.cast_signed(),
+        pid_required: config.privacy.subject.as_ref().is_some_and(|s| s.required),
     };
     Views::plan(policy.schema(), &specs, &options)
 }

@@ -51,6 +51,7 @@ fn line(reject: &Reject) -> String {
     let at = match &reject.at {
         At::Source { source, position } => format!("{source} record {position}"),
         At::Topic { partition, offset } => format!("topic {partition}/{offset}"),
+        At::Sink { sink, view, number } => format!("sink {sink} view {view} row {number}"),
     };
     let path = reject
         .path

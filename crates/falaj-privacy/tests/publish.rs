@@ -26,6 +26,7 @@ fn view(windowed: bool) -> Arc<ViewInfo> {
         name: name.into(),
         data_type,
         key,
+        nullable: true,
     };
     Arc::new(ViewInfo {
         name: "users".into(),
@@ -40,6 +41,7 @@ fn view(windowed: bool) -> Arc<ViewInfo> {
             start: Some(0),
             end: None,
         }),
+        fields: Vec::new(),
         sql: String::new(),
     })
 }

@@ -21,6 +21,16 @@ pub enum At {
         /// Offset.
         offset: i64,
     },
+    /// A view's row on its way to a store. Its record is in the view all the same.
+    Sink {
+        /// Sink, as the pipeline file names it.
+        sink: Arc<str>,
+        /// View.
+        view: Arc<str>,
+        /// Larger than that of every earlier reject of this sink: the row's version, or one more
+        /// than the last one's.
+        number: i64,
+    },
 }
 
 /// Why a record could not be used.
@@ -49,6 +59,10 @@ pub enum Reason {
     NotCleared,
     /// A record that is older than the state of every window it falls into.
     Late,
+    /// A view's row that is larger than a store takes.
+    TooLargeForStore,
+    /// A view's row that a store refuses for what it holds.
+    RefusedByStore,
 }
 
 impl fmt::Display for Reason {
@@ -65,6 +79,8 @@ impl fmt::Display for Reason {
             Self::NoEventTime => "no event time",
             Self::NotCleared => "not cleared",
             Self::Late => "late",
+            Self::TooLargeForStore => "too large for the store",
+            Self::RefusedByStore => "refused by the store",
         })
     }
 }

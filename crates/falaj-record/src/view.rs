@@ -28,6 +28,8 @@ pub struct Column {
     pub data_type: DataType,
     /// Whether it belongs to the row's key (a group expression, or the pid of a row view).
     pub key: bool,
+    /// Whether a row may hold NULL here.
+    pub nullable: bool,
 }
 
 impl Column {
@@ -71,6 +73,8 @@ pub struct ViewInfo {
     pub columns: Vec<Column>,
     /// The window of a windowed aggregate view.
     pub window: Option<Window>,
+    /// Columns of `records` that its rows are computed from, WHERE included.
+    pub fields: Vec<String>,
     /// The SQL text as written.
     pub sql: String,
 }

@@ -298,9 +298,11 @@ mod tests {
                     name: (*name).into(),
                     data_type: data_type.clone(),
                     key: *key,
+                    nullable: true,
                 })
                 .collect(),
             window: None,
+            fields: Vec::new(),
             sql: String::new(),
         }
     }

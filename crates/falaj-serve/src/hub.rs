@@ -513,6 +513,7 @@ mod tests {
             name: name.into(),
             data_type,
             key,
+            nullable: true,
         };
         Arc::new(ViewInfo {
             name: name.into(),
@@ -522,6 +523,7 @@ mod tests {
                 column("users", DataType::Int64, false),
             ],
             window: None,
+            fields: Vec::new(),
             sql: String::new(),
         })
     }

@@ -331,6 +331,7 @@ mod tests {
             name: name.into(),
             data_type,
             key,
+            nullable: true,
         };
         Table {
             info: Arc::new(ViewInfo {
@@ -341,6 +342,7 @@ mod tests {
                     column("users", DataType::Int64, false),
                 ],
                 window: None,
+                fields: Vec::new(),
                 sql: String::new(),
             }),
             rows: rows

@@ -466,6 +466,7 @@ fn counted() -> Arc<ViewInfo> {
         name: name.into(),
         data_type,
         key,
+        nullable: true,
     };
     Arc::new(ViewInfo {
         name: "by_nat".into(),
@@ -475,6 +476,7 @@ fn counted() -> Arc<ViewInfo> {
             column("users", arrow::datatypes::DataType::Int64, false),
         ],
         window: None,
+        fields: Vec::new(),
         sql: String::new(),
     })
 }

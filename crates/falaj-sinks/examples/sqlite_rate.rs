@@ -13,7 +13,7 @@ use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use falaj_record::{Column, ViewInfo, ViewKind, ViewUpdate};
-use falaj_sinks::{Sink, SqliteSink};
+use falaj_sinks::{Retention, Sink, SqliteSink};
 
 /// Writes of one row.
 const SINGLE_WRITES: i64 = 200;
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rows = numbers.next().map_or(Ok(100_000), |n| n.parse())?;
     let rounds = numbers.next().map_or(Ok(3), |n| n.parse())?;
     let folder = tempfile::tempdir()?;
-    let mut sink = SqliteSink::new(folder.path().join("views.sqlite"));
+    let mut sink = SqliteSink::new(folder.path().join("views.sqlite"), Retention::new());
     let view = view();
     sink.prepare(&[Arc::clone(&view)]).await?;
     for round in 1..=rounds {
@@ -62,6 +62,7 @@ fn view() -> Arc<ViewInfo> {
     let column = |(name, data_type): (&str, DataType)| Column {
         name: name.to_owned(),
         key: name == "pid",
+        nullable: name != "pid",
         data_type,
     };
     Arc::new(ViewInfo {
@@ -69,6 +70,7 @@ fn view() -> Arc<ViewInfo> {
         kind: ViewKind::Row,
         columns: columns.into_iter().map(column).collect(),
         window: None,
+        fields: Vec::new(),
         sql: String::new(),
     })
 }

@@ -5,7 +5,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{KINDS, Sink, SqliteConfig, SqliteSink};
+use crate::{KINDS, Retention, Sink, SinkError, SqliteConfig, SqliteSink};
 
 /// A `[sinks.NAME]` table; `type` names the kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -63,12 +63,21 @@ impl SinkConfig {
         }
     }
 
-    /// The sink, not connected yet: [`Sink::prepare`] connects.
-    #[must_use]
-    pub fn sink(&self, places: Places<'_>) -> Box<dyn Sink> {
-        match self {
-            Self::Sqlite(config) => Box::new(SqliteSink::new(config.file(places))),
-        }
+    /// The sink, not connected yet: [`Sink::prepare`] connects. Rows are kept for as long as
+    /// `retention` says.
+    ///
+    /// # Errors
+    /// Where a setting cannot be used, or a secret or a certificate cannot be read.
+    pub fn sink(
+        &self,
+        places: Places<'_>,
+        retention: &Retention,
+    ) -> Result<Box<dyn Sink>, SinkError> {
+        Ok(match self {
+            Self::Sqlite(config) => {
+                Box::new(SqliteSink::new(config.file(places), retention.clone()))
+            }
+        })
     }
 }
 

@@ -10,6 +10,7 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray,
@@ -18,22 +19,61 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use falaj_record::{Column, Value, ViewInfo, ViewKind, ViewUpdate};
+use falaj_record::{Column, Hint, PID, Reason, Value, ViewInfo, ViewKind, ViewUpdate};
 use serde_json::Value as Json;
+use tokio::time::Instant;
 
-use crate::{Prepared, Sink, SinkError};
+use crate::{Prepared, Retention, Sink, SinkError, now_us};
 
 /// A store of its own for one case, empty at first.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// A sink over it; each call is one more connection to the same store.
-    async fn sink(&self) -> Box<dyn Sink>;
+    /// A sink over it that keeps rows as long as `retention` says; each call is one more
+    /// connection to the same store.
+    async fn sink_keeping(&self, retention: Retention) -> Box<dyn Sink>;
+
+    /// A sink over it that keeps rows without end.
+    async fn sink(&self) -> Box<dyn Sink> {
+        self.sink_keeping(Retention::new()).await
+    }
 
     /// The rows of a view's table, as another program sees them, by key.
     async fn rows(&self, view: &ViewInfo) -> Vec<StoredRow>;
 
     /// Makes it refuse every write from now on. No sink has it open.
     async fn make_read_only(&self);
+
+    /// Makes it refuse rows of this prepared view with a certain text in the column `nat`, where it
+    /// does not do so by itself; gives that text and the reason it is refused for.
+    async fn refused_text(&self, view: &ViewInfo) -> (String, Reason);
+
+    /// Sinks that must not be able to prepare, each with what is wrong with it, and whether an
+    /// error says so: a wrong password, a keyspace that is not there.
+    async fn misfits(&self) -> Vec<Misfit>;
+
+    /// Lets it be unavailable: ended hard and started again, or held up for a while. When this
+    /// returns it may still be so.
+    async fn outage(&self, outage: Outage);
+}
+
+/// A sink that cannot work.
+pub struct Misfit {
+    /// What is wrong with it.
+    pub what: &'static str,
+    /// The sink.
+    pub sink: Box<dyn Sink>,
+    /// Whether an error says what is wrong.
+    pub told_by: fn(&SinkError) -> bool,
+}
+
+/// How a store is unavailable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outage {
+    /// It answers nothing for this long, then everything.
+    Stalled(Duration),
+    /// It is ended in the middle of what it does (a file: taken by somebody else for longer than a
+    /// sink waits), and is there again later.
+    Ended,
 }
 
 /// A row as it stands in a store.
@@ -67,9 +107,14 @@ macro_rules! conformance_tests {
             a_read_only_store_is_refused
             a_person_is_erased_everywhere
             a_view_that_was_not_prepared_is_refused
-            a_write_is_all_or_nothing
+            a_write_with_a_fault_of_ours_writes_nothing
             rows_of_another_shape_are_refused
             an_empty_table_is_told
+            a_refused_row_holds_up_no_other
+            a_store_that_cannot_be_used_says_why
+            rows_expire_after_their_retention
+            an_erased_person_is_not_brought_back_by_an_older_version
+            inspecting_changes_nothing
         }
     };
     ($new_store:path: $($case:ident)*) => {
@@ -77,6 +122,18 @@ macro_rules! conformance_tests {
         async fn $case() {
             $crate::conformance::$case(&$new_store().await).await;
         })*
+    };
+}
+
+/// The cases that make a store unavailable, which every other user of it notices: a test for each;
+/// the argument is an async function that gives a [`Store`] of its own, server included.
+#[macro_export]
+macro_rules! outage_tests {
+    ($new_store:path) => {
+        $crate::conformance_tests! { $new_store:
+            a_slow_store_is_waited_for
+            a_store_restarted_in_the_middle_has_every_row
+        }
     };
 }
 
@@ -385,10 +442,10 @@ pub async fn a_dropped_view_begins_with_nothing(store: &impl Store) {
     sink.drop_view("counts")
         .await
         .expect("nothing to drop is no fault");
-    let unknown = Err(SinkError::UnknownView {
+    let unknown = SinkError::UnknownView {
         view: "counts".into(),
-    });
-    assert_eq!(sink.write(&updates[..1]).await, unknown);
+    };
+    assert_eq!(sink.write(&updates[..1]).await, Err(unknown));
     let empty = Ok(Prepared {
         empty: vec!["counts".into()],
     });
@@ -426,7 +483,11 @@ pub async fn a_read_only_store_is_refused(store: &impl Store) {
         .prepare(&[view])
         .await
         .expect_err("read-only");
-    assert!(matches!(error, SinkError::ReadOnly { .. }), "{error}");
+    let told = matches!(
+        error,
+        SinkError::ReadOnly { .. } | SinkError::Forbidden { .. }
+    );
+    assert!(told, "{error}");
 }
 
 /// Rows of row views, rows with a `pid`, tables of views that are gone; nobody else's.
@@ -478,7 +539,7 @@ pub async fn a_view_that_was_not_prepared_is_refused(store: &impl Store) {
 }
 
 /// What comes before the fault in the same write is not there either.
-pub async fn a_write_is_all_or_nothing(store: &impl Store) {
+pub async fn a_write_with_a_fault_of_ours_writes_nothing(store: &impl Store) {
     let (view, persons) = (counts_view(), people_view());
     let mut sink = prepared(store, &view).await;
     let updates = [
@@ -541,6 +602,204 @@ pub async fn an_empty_table_is_told(store: &impl Store) {
     assert_eq!(sink.prepare(&views).await, empty(&["people"]));
 }
 
+/// Somebody's record is too large, or holds what the store does not take.
+pub async fn a_refused_row_holds_up_no_other(store: &impl Store) {
+    let persons = people_view();
+    let mut sink = prepared(store, &persons).await;
+    let (text, reason) = store.refused_text(&persons).await;
+    let lists: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(vec!["p1", "p2", "p3"])),
+        Arc::new(StringArray::from(vec!["NL", text.as_str(), "NL"])),
+    ];
+    let keys = ["p1", "p2", "p3"].map(str::to_owned);
+    let written = sink
+        .write(&[update(&persons, 7, &keys, lists)])
+        .await
+        .expect("the others are written");
+    let refused = &written.refused;
+    assert_eq!(refused.len(), 1);
+    assert_eq!(
+        (refused[0].view.as_str(), refused[0].version),
+        ("people", 7)
+    );
+    assert_eq!(refused[0].reason, reason);
+    assert!(refused[0].length >= text.len() as u64);
+    sink.write(&[people(&persons, 8, &["p2"])])
+        .await
+        .expect("the sink works on");
+    let rows = store.rows(&persons).await;
+    let rows: Vec<_> = rows.iter().map(|r| (r.key.as_str(), r.version)).collect();
+    assert_eq!(rows, [("p1", 7), ("p2", 8), ("p3", 7)]);
+}
+
+/// Each fault has its own error with a hint.
+pub async fn a_store_that_cannot_be_used_says_why(store: &impl Store) {
+    let view = counts_view();
+    for Misfit {
+        what,
+        mut sink,
+        told_by,
+    } in store.misfits().await
+    {
+        let error = sink
+            .prepare(&[Arc::clone(&view)])
+            .await
+            .expect_err("it cannot be used");
+        assert!(told_by(&error), "{what}: {error}");
+        assert!(error.hint().is_some(), "{what}: {error}");
+        assert!(!error.passing(), "{what}: {error}");
+    }
+}
+
+/// What is written again is kept for as long again.
+pub async fn rows_expire_after_their_retention(store: &impl Store) {
+    let (view, persons) = (counts_view(), people_view());
+    let retention = Retention::from([(persons.name.clone(), EXPIRES_AFTER)]);
+    let mut sink = store.sink_keeping(retention).await;
+    sink.prepare(&[Arc::clone(&view), Arc::clone(&persons)])
+        .await
+        .expect("prepared");
+    let long_ago = now_us() - 3_600_000_000;
+    let updates = [
+        counts(&view, long_ago, [(Some("DE"), 3)]),
+        people(&persons, long_ago, &["over"]),
+    ];
+    sink.write(&updates).await.expect("written");
+    let now = now_us();
+    sink.write(&[people(&persons, now, &["p1", "p2"])])
+        .await
+        .expect("written");
+    assert_eq!(
+        expired_to(store, sink.as_mut(), &persons, &["p1", "p2"]).await,
+        ["p1", "p2"]
+    );
+    // The other one's time is over first.
+    tokio::time::sleep(EXPIRES_AFTER / 2).await;
+    sink.write(&[people(&persons, now_us(), &["p2"])])
+        .await
+        .expect("written");
+    assert_eq!(
+        expired_to(store, sink.as_mut(), &persons, &[]).await,
+        [] as [&str; 0]
+    );
+    assert_counts(store, &view, &[("[\"DE\"]", long_ago, 3)]).await;
+}
+
+/// Retention in the case about it.
+const EXPIRES_AFTER: Duration = Duration::from_secs(6);
+/// Longest wait for a store that removes rows by itself: MongoDB looks once a minute.
+const EXPIRY_WAIT_MAX: Duration = Duration::from_secs(150);
+
+/// The keys of a view's rows, once they are `keys` or the wait is over.
+async fn expired_to(
+    store: &impl Store,
+    sink: &mut dyn Sink,
+    view: &ViewInfo,
+    keys: &[&str],
+) -> Vec<String> {
+    let until = Instant::now() + EXPIRY_WAIT_MAX;
+    loop {
+        sink.expire().await.expect("rows can be removed");
+        let rows = store.rows(view).await;
+        let found: Vec<_> = rows.into_iter().map(|row| row.key).collect();
+        if found == keys || Instant::now() > until {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// A write that was under way when the person was erased comes late.
+pub async fn an_erased_person_is_not_brought_back_by_an_older_version(store: &impl Store) {
+    let persons = people_view();
+    let mut sink = prepared(store, &persons).await;
+    let now = now_us();
+    sink.write(&[people(&persons, now, &["p1", "p2"])])
+        .await
+        .expect("written");
+    assert_eq!(sink.erase("p1").await, Ok(1));
+    let keys = |rows: Vec<StoredRow>| rows.into_iter().map(|r| r.key).collect::<Vec<_>>();
+    assert_eq!(keys(store.rows(&persons).await), ["p2"]);
+    sink.write(&[people(&persons, now_us() + 60_000_000, &["p1"])])
+        .await
+        .expect("who comes back is written");
+    assert_eq!(keys(store.rows(&persons).await), ["p1", "p2"]);
+}
+
+/// `falaj check --connect` may be run beside the falaj that writes.
+pub async fn inspecting_changes_nothing(store: &impl Store) {
+    let (view, persons) = (counts_view(), people_view());
+    let found = store
+        .sink()
+        .await
+        .inspect(&[Arc::clone(&view), Arc::clone(&persons)])
+        .await
+        .expect("a new store can be looked at");
+    assert!(!found.server.is_empty());
+    assert_eq!(found.findings, []);
+    let mut sink = store.sink().await;
+    let both = [Arc::clone(&view), Arc::clone(&persons)];
+    let empty = vec!["counts".to_owned(), "people".to_owned()];
+    assert_eq!(sink.prepare(&both).await, Ok(Prepared { empty }));
+    sink.write(&[counts(&view, 1, [(Some("DE"), 3)])])
+        .await
+        .expect("written");
+    sink.close().await.expect("closed");
+    let columns = [("nat", DataType::Utf8), ("users", DataType::Utf8)];
+    let other = self::view("counts", ViewKind::Aggregate, &columns, 1);
+    let found = store.sink().await.inspect(&[other]).await;
+    let findings = found.expect("it can be looked at").findings;
+    assert_eq!(findings.len(), 1);
+    assert!(findings[0].fatal && findings[0].what.contains("`users`"));
+    assert_counts(store, &view, &[("[\"DE\"]", 1, 3)]).await;
+}
+
+/// A store under load answers late.
+pub async fn a_slow_store_is_waited_for(store: &impl Store) {
+    let view = counts_view();
+    let mut sink = prepared(store, &view).await;
+    store
+        .outage(Outage::Stalled(Duration::from_millis(1500)))
+        .await;
+    patiently(sink.as_mut(), &view, &[counts(&view, 1, [(Some("DE"), 3)])]).await;
+    assert_counts(store, &view, &[("[\"DE\"]", 1, 3)]).await;
+}
+
+/// What was acknowledged before is there after, and what was not is written again.
+pub async fn a_store_restarted_in_the_middle_has_every_row(store: &impl Store) {
+    let view = counts_view();
+    let mut sink = prepared(store, &view).await;
+    let groups: Vec<String> = (0..2000).map(|n| n.to_string()).collect();
+    let rows = |version: i64| {
+        let of = groups.iter().map(move |g| (Some(g.as_str()), version));
+        counts(&view, version, of)
+    };
+    for version in 1..=20 {
+        if version == 8 {
+            store.outage(Outage::Ended).await;
+        }
+        patiently(sink.as_mut(), &view, &[rows(version)]).await;
+    }
+    let stored = store.rows(&view).await;
+    assert_eq!(stored.len(), groups.len());
+    assert!(stored.iter().all(|row| row.version == 20));
+}
+
+/// Writes as an outlet does: what failed is written again, after preparing anew.
+async fn patiently(sink: &mut dyn Sink, view: &Arc<ViewInfo>, updates: &[ViewUpdate]) {
+    let until = Instant::now() + OUTAGE_MAX;
+    while let Err(error) = sink.write(updates).await {
+        assert!(error.passing(), "{error}");
+        assert!(Instant::now() < until, "{error}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        // While it is away, this fails as well.
+        let _ = sink.prepare(&[Arc::clone(view)]).await;
+    }
+}
+
+/// Longest time that a store may be away.
+const OUTAGE_MAX: Duration = Duration::from_secs(240);
+
 /// The values and a NULL.
 fn and_null<T>(values: [T; 6]) -> impl Iterator<Item = Option<T>> {
     values.into_iter().map(Some).chain([None])
@@ -571,12 +830,14 @@ fn view(name: &str, kind: ViewKind, columns: &[(&str, DataType)], keys: usize) -
         name: (*name).to_owned(),
         data_type: data_type.clone(),
         key: at < keys,
+        nullable: *name != PID,
     };
     Arc::new(ViewInfo {
         name: name.to_owned(),
         kind,
         columns: columns.iter().enumerate().map(column).collect(),
         window: None,
+        fields: Vec::new(),
         sql: String::new(),
     })
 }

@@ -13,6 +13,44 @@ pub enum SinkError {
         /// The system's or the driver's words for the code.
         cause: String,
     },
+    /// Nobody answers at the address, or the network or the store gave up.
+    #[error("the store `{store}` cannot be reached: {cause}")]
+    Unreachable {
+        /// Address.
+        store: String,
+        /// The system's or the driver's words for the code.
+        cause: String,
+    },
+    /// The store does not take the user or the password.
+    #[error("the store `{store}` refuses the login")]
+    Login {
+        /// Address.
+        store: String,
+    },
+    /// The user may not do what has to be done.
+    #[error("the store `{store}` does not let falaj {what}")]
+    Forbidden {
+        /// Address.
+        store: String,
+        /// What was to be done, as a verb: "make the keyspace `falaj`".
+        what: String,
+    },
+    /// A keyspace, database or table that falaj may not or should not make.
+    #[error("{what} is missing in the store `{store}`")]
+    Missing {
+        /// What, with its name: "keyspace `falaj`".
+        what: String,
+        /// Address.
+        store: String,
+    },
+    /// A setting of the sink that cannot be used.
+    #[error("`{key}` of the sink cannot be used: {cause}")]
+    Setting {
+        /// The key in `[sinks.NAME]`.
+        key: &'static str,
+        /// Why; a secret's name, never the secret.
+        cause: String,
+    },
     /// The file is something else.
     #[error("`{store}` is not a SQLite database")]
     NotADatabase {
@@ -115,12 +153,35 @@ pub enum SinkError {
     },
 }
 
+impl SinkError {
+    /// Whether it may pass without anybody changing the pipeline file or the store: falaj starts
+    /// all the same, and tries again.
+    #[must_use]
+    pub fn passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Locked { .. } | Self::Store { .. }
+        )
+    }
+}
+
 impl Hint for SinkError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Open { .. } => Some(
                 "make the folder, or point `path` of the sink to one that can be written".into(),
             ),
+            Self::Unreachable { .. } => Some(
+                "start the store, or correct its address in the sink; falaj keeps what is pending and tries again".into(),
+            ),
+            Self::Login { .. } => Some("correct `user` and `password` of the sink".into()),
+            Self::Forbidden { .. } => Some(
+                "give the sink's user that right, or make it by hand and set `create = false`".into(),
+            ),
+            Self::Missing { .. } => {
+                Some("make it, or leave `create = false` out of the sink".into())
+            }
+            Self::Setting { key, .. } => Some(format!("correct `{key}` of the sink")),
             Self::NotADatabase { .. } => {
                 Some("point `path` of the sink to another file, or move this one away".into())
             }

@@ -10,7 +10,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use falaj_record::{Hint, ViewInfo, ViewKind, ViewUpdate};
 use hashbrown::HashMap;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::pending::{Pending, Queue};
-use crate::{Sink, SinkError};
+use crate::{Sink, SinkError, now_us};
 
 /// Requests to erase a subject that may wait for the sink at once.
 const ERASURES_MAX: usize = 16;
@@ -545,10 +545,7 @@ fn rows(updates: &[ViewUpdate]) -> usize {
 }
 
 fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    now_us() / 1000
 }
 
 #[cfg(test)]

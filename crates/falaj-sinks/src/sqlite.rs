@@ -26,7 +26,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use self::database::Database;
-use crate::{Kind, Places, Prepared, Selection, Sink, SinkConfig, SinkError};
+use crate::{
+    Inspection, Kind, Places, Prepared, Retention, Selection, Sink, SinkConfig, SinkError, Written,
+    now_us,
+};
 
 /// The word of `type = ".."`.
 const NAME: &str = "sqlite";
@@ -81,10 +84,10 @@ impl SqliteSink {
     /// # Panics
     /// Where the system gives no thread.
     #[must_use]
-    pub fn new(file: PathBuf) -> Self {
+    pub fn new(file: PathBuf, retention: Retention) -> Self {
         let (jobs, queue) = mpsc::channel::<Job>();
         let work = move || {
-            let mut database = Database::new(file);
+            let mut database = Database::new(file, retention);
             for job in queue {
                 job(&mut database);
             }
@@ -123,7 +126,7 @@ impl Sink for SqliteSink {
         self.run(move |database| database.prepare(&views)).await
     }
 
-    async fn write(&mut self, updates: &[ViewUpdate]) -> Result<(), SinkError> {
+    async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
         let updates = updates.to_vec();
         self.run(move |database| database.write(&updates)).await
     }
@@ -136,6 +139,15 @@ impl Sink for SqliteSink {
     async fn erase(&mut self, pid: &str) -> Result<u64, SinkError> {
         let pid = pid.to_owned();
         self.run(move |database| database.erase(&pid)).await
+    }
+
+    async fn expire(&mut self) -> Result<u64, SinkError> {
+        self.run(|database| database.expire(now_us())).await
+    }
+
+    async fn inspect(&mut self, views: &[Arc<ViewInfo>]) -> Result<Inspection, SinkError> {
+        let views = views.to_vec();
+        self.run(move |database| database.inspect(&views)).await
     }
 
     async fn close(self: Box<Self>) -> Result<(), SinkError> {

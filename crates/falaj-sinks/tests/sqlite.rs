@@ -9,9 +9,9 @@ use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use falaj_record::{Column, Hint, Value, ViewInfo, ViewKind, ViewUpdate};
-use falaj_sinks::conformance::{Store, StoredRow};
-use falaj_sinks::{Sink, SinkError, SqliteSink};
+use falaj_record::{Column, Hint, Reason, Value, ViewInfo, ViewKind, ViewUpdate};
+use falaj_sinks::conformance::{Misfit, Outage, Store, StoredRow};
+use falaj_sinks::{Retention, Sink, SinkError, SqliteSink};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
 use serde_json::Value as Json;
@@ -51,8 +51,8 @@ async fn new_store() -> File {
 
 #[async_trait]
 impl Store for File {
-    async fn sink(&self) -> Box<dyn Sink> {
-        Box::new(SqliteSink::new(self.path()))
+    async fn sink_keeping(&self, retention: Retention) -> Box<dyn Sink> {
+        Box::new(SqliteSink::new(self.path(), retention))
     }
 
     async fn rows(&self, view: &ViewInfo) -> Vec<StoredRow> {
@@ -89,6 +89,50 @@ impl Store for File {
         bytes[18] = 3;
         std::fs::write(self.path(), bytes).expect("and can be written");
     }
+
+    /// SQLite takes every text, so the table gets a rule of somebody's.
+    async fn refused_text(&self, view: &ViewInfo) -> (String, Reason) {
+        let sql = format!(
+            "CREATE TRIGGER no_atlantis BEFORE INSERT ON {} WHEN NEW.nat = 'Atlantis'
+             BEGIN SELECT RAISE(ABORT, 'no such place'); END",
+            view.name
+        );
+        let writer = Connection::open(self.path()).expect("the file is there");
+        writer.execute_batch(&sql).expect("a rule can be made");
+        ("Atlantis".into(), Reason::RefusedByStore)
+    }
+
+    async fn misfits(&self) -> Vec<Misfit> {
+        let text = self.folder.path().join("notes.txt");
+        std::fs::write(&text, "no database, but long enough to be asked").expect("written");
+        let sink = |file: PathBuf| Box::new(SqliteSink::new(file, Retention::new()));
+        vec![
+            Misfit {
+                what: "no folder",
+                sink: sink(self.folder.path().join("nowhere/views.sqlite")),
+                told_by: |error| matches!(error, SinkError::Open { .. }),
+            },
+            Misfit {
+                what: "another kind of file",
+                sink: sink(text),
+                told_by: |error| matches!(error, SinkError::NotADatabase { .. }),
+            },
+        ]
+    }
+
+    /// Another program holds the file's lock: for a while, or for longer than the sink waits.
+    async fn outage(&self, outage: Outage) {
+        let time = match outage {
+            Outage::Stalled(time) => time,
+            Outage::Ended => Duration::from_secs(7),
+        };
+        let other = Connection::open(self.path()).expect("the file is there");
+        other.execute_batch("BEGIN IMMEDIATE").expect("locked");
+        std::thread::spawn(move || {
+            std::thread::sleep(time);
+            other.execute_batch("ROLLBACK").expect("let go of");
+        });
+    }
 }
 
 /// A stored value as the view's value: the type in the file must be the one its column asks for.
@@ -107,18 +151,21 @@ fn stored(value: ValueRef<'_>, column: &Column) -> Value {
 }
 
 falaj_sinks::conformance_tests!(new_store);
+falaj_sinks::outage_tests!(new_store);
 
 fn view(name: &str, columns: &[(&str, DataType)]) -> Arc<ViewInfo> {
     let column = |(name, data_type): &(&str, DataType)| Column {
         name: (*name).to_owned(),
         data_type: data_type.clone(),
         key: *name == "pid",
+        nullable: *name != "pid",
     };
     Arc::new(ViewInfo {
         name: name.to_owned(),
         kind: ViewKind::Row,
         columns: columns.iter().map(column).collect(),
         window: None,
+        fields: Vec::new(),
         sql: String::new(),
     })
 }
@@ -348,7 +395,7 @@ async fn a_file_that_cannot_be_used_is_refused_with_a_hint() {
             "was not made by falaj: its primary key is not `_key`",
         ),
     ] {
-        let mut sink = SqliteSink::new(path.clone());
+        let mut sink = SqliteSink::new(path.clone(), Retention::new());
         let error = sink.prepare(&[users()]).await.expect_err(text);
         assert!(
             error.to_string().contains(text),

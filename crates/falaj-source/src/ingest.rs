@@ -598,7 +598,7 @@ fn named(rejects: &[Reject], records: &[Raw], first: u64) -> Vec<Rejected> {
             let index = usize::try_from(position.checked_sub(first)?).ok()?;
             records.get(index).map(|record| record.position)
         }
-        At::Topic { .. } => None,
+        At::Topic { .. } | At::Sink { .. } => None,
     };
     rejects
         .iter()

@@ -14,8 +14,8 @@ pub fn rejects_topic(topic: &str) -> String {
     format!("{topic}{SUFFIX}")
 }
 
-/// Where a reject stands in an order that it is written in: of its source, or of its partition and
-/// reason (each reason is found by one stage, which reads a partition in order).
+/// Where a reject stands in an order that it is written in: of its source, of its sink, or of its
+/// partition and reason (each reason is found by one stage, which reads a partition in order).
 pub(crate) fn mark(reject: &Reject) -> Src {
     match &reject.at {
         At::Source { source, position } => Src {
@@ -25,6 +25,10 @@ pub(crate) fn mark(reject: &Reject) -> Src {
         At::Topic { partition, offset } => Src {
             id: format!("topic/{partition}/{}", reason(reject.reason)).into(),
             position: u64::try_from(*offset).unwrap_or(0),
+        },
+        At::Sink { sink, number, .. } => Src {
+            id: format!("sink/{sink}").into(),
+            position: u64::try_from(*number).unwrap_or(0),
         },
     }
 }
@@ -53,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_are_of_a_source_or_of_a_partition_and_reason() {
+    fn marks_are_of_a_source_of_a_sink_or_of_a_partition_and_reason() {
         let reject = |at| Reject {
             at,
             reason: Reason::NotCleared,
@@ -71,5 +75,11 @@ mod tests {
         };
         assert_eq!(mark(&reject(source)).header(), "file-1@9");
         assert_eq!(mark(&reject(topic)).header(), "topic/2/not_cleared@7");
+        let sink = At::Sink {
+            sink: "local".into(),
+            view: "users".into(),
+            number: 8,
+        };
+        assert_eq!(mark(&reject(sink)).header(), "sink/local@8");
     }
 }

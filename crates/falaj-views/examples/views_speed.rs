@@ -91,6 +91,7 @@ fn measure(name: &str, views: &[&(&str, &str)], records: usize, size: usize) {
         lateness: Duration::from_secs(10),
         people: 5,
         partitions: 4,
+        pid_required: true,
     };
     let mut views = Views::plan(decoding.schema(), &specs, &options).expect("the views are right");
     let (mut push, mut drain) = (Duration::ZERO, Duration::ZERO);

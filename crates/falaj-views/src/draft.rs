@@ -44,7 +44,8 @@ impl Draft<'_> {
                 .expr
                 .downcast_ref::<ColumnExpr>()
                 .is_some_and(|c| c.name() == PID);
-            columns.add(item, value, is_pid)?;
+            let nullable = self.nullable(&value, &lower.relation.schema);
+            columns.add(item, value, is_pid, nullable)?;
         }
         let relation = Relation {
             name: self.spec.name.clone(),
@@ -197,10 +198,15 @@ impl Draft<'_> {
             };
             let value = lower.lower(&item.expr)?;
             let key = key_of(&value, grouping);
+            let mut nullable = true;
             if let Some(key) = key {
                 selected[key] = true;
+                nullable = match &grouping.keys[key] {
+                    Key::Windows(_) => false,
+                    Key::Value(value) => self.nullable(value, &rows.relation.schema),
+                };
             }
-            columns.add(item, value, key.is_some())?;
+            columns.add(item, value, key.is_some(), nullable)?;
         }
         if let Some(missing) = selected.iter().position(|s| !s) {
             let written = self.shape.group_by.get(missing);
@@ -214,6 +220,18 @@ impl Draft<'_> {
             );
         }
         Ok(columns)
+    }
+
+    /// Whether `value`, over the schema of `records`, may be NULL; so it is where nobody knows.
+    fn nullable(&self, value: &Typed, schema: &ArrowSchema) -> bool {
+        let is_pid = value
+            .expr
+            .downcast_ref::<ColumnExpr>()
+            .is_some_and(|c| c.name() == PID);
+        match is_pid {
+            true => !self.options.pid_required,
+            false => value.expr.nullable(schema).unwrap_or(true),
+        }
     }
 
     fn common(
@@ -243,6 +261,8 @@ impl Draft<'_> {
         let mut used: Vec<usize> = used.chain(inputs.iter().copied()).collect();
         used.sort_unstable();
         used.dedup();
+        let names = used.iter().map(|&i| schema.field(i).name().clone());
+        let read = names.collect();
         let fields_used: Vec<String> = used
             .into_iter()
             .map(|i| format!("{} {}", schema.field(i).name(), schema.field(i).data_type()))
@@ -261,6 +281,7 @@ impl Draft<'_> {
                 kind,
                 columns,
                 window,
+                fields: read,
                 sql: self.spec.sql.clone(),
             }),
             over_records: self.parent.is_none(),
@@ -279,7 +300,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn add(&mut self, item: &Item, value: Typed, key: bool) -> Checked<()> {
+    fn add(&mut self, item: &Item, value: Typed, key: bool, nullable: bool) -> Checked<()> {
         let (name, span) = match (&item.alias, &item.expr) {
             (Some(name), _) | (None, Expr::Identifier(name)) => (name.value.clone(), name.span),
             (None, Expr::CompoundIdentifier(parts)) if !parts.is_empty() => {
@@ -312,6 +333,7 @@ impl Columns {
             name,
             data_type: value.ty.arrow(),
             key,
+            nullable,
         };
         self.list.push((column, value));
         Ok(())

@@ -38,6 +38,8 @@ pub struct ViewOptions {
     pub people: usize,
     /// Number of the topic's partitions.
     pub partitions: i32,
+    /// Whether every record has a pid.
+    pub pid_required: bool,
 }
 
 /// The views of a pipeline and their state.

@@ -56,6 +56,7 @@ fn check(texts: impl Iterator<Item = String>) -> (usize, usize) {
         lateness: Duration::ZERO,
         people: 2,
         partitions: 1,
+        pid_required: true,
     };
     let (mut accepted, mut refused) = (0, 0);
     for sql in texts {

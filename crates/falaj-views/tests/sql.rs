@@ -219,6 +219,7 @@ impl Case {
             lateness: self.lateness,
             people: PEOPLE,
             partitions: self.partitions,
+            pid_required: true,
         }
     }
 

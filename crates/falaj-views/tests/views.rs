@@ -32,6 +32,7 @@ fn options() -> ViewOptions {
         lateness: Duration::from_secs(10),
         people: 3,
         partitions: 2,
+        pid_required: true,
     }
 }
 

@@ -85,6 +85,7 @@ fn column(name: &str, data_type: DataType, key: bool) -> Column {
         name: name.into(),
         data_type,
         key,
+        nullable: true,
     }
 }
 
@@ -95,6 +96,7 @@ fn view(name: &str, columns: Vec<Column>, window: Option<Window>) -> Arc<ViewInf
         kind: ViewKind::Aggregate,
         columns,
         window,
+        fields: Vec::new(),
         sql,
     })
 }
@@ -137,6 +139,7 @@ impl MadeUp {
             kind: ViewKind::Row,
             columns: vec![column("pid", DataType::Utf8, true)],
             window: None,
+            fields: Vec::new(),
             sql: String::new(),
         });
         let mut domains = chart(

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::Prepared;
 use crate::conformance::{counts, counts_view, people, people_view};
+use crate::{Inspection, Prepared, Written};
 
 /// A store in memory whose faults can be switched.
 #[derive(Default)]
@@ -55,7 +55,7 @@ impl Sink for ShelfSink {
         self.0.check().map(|()| Prepared::default())
     }
 
-    async fn write(&mut self, updates: &[ViewUpdate]) -> Result<(), SinkError> {
+    async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
         let gate = self.0.gate.lock().clone();
         if let Some(gate) = gate {
             gate.acquire().await.expect("the gate stays").forget();
@@ -72,7 +72,7 @@ impl Sink for ShelfSink {
                 *old = if new.0 > old.0 { new } else { *old };
             }
         }
-        Ok(())
+        Ok(Written::default())
     }
 
     async fn drop_view(&mut self, view: &str) -> Result<(), SinkError> {
@@ -87,6 +87,10 @@ impl Sink for ShelfSink {
         let before = rows.len();
         rows.retain(|(_, key), _| key != pid);
         Ok((before - rows.len()) as u64)
+    }
+
+    async fn inspect(&mut self, _: &[Arc<ViewInfo>]) -> Result<Inspection, SinkError> {
+        self.0.check().map(|()| Inspection::default())
     }
 
     async fn close(self: Box<Self>) -> Result<(), SinkError> {

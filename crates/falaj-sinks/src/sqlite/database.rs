@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::Array;
-use falaj_record::{PID, ViewInfo, ViewUpdate};
+use falaj_record::{PID, Reason, ViewInfo, ViewUpdate};
 use hashbrown::HashMap;
 use rusqlite::{
-    Connection, ErrorCode, MAIN_DB, OptionalExtension, Transaction, TransactionBehavior, params,
+    Connection, ErrorCode, MAIN_DB, OpenFlags, OptionalExtension, Statement, Transaction,
+    TransactionBehavior, params,
 };
 
 use super::cells::{Cells, declared};
 use super::{LOCK_WAIT, NAME};
-use crate::{Prepared, SinkError};
+use crate::{Finding, Inspection, Prepared, Refused, Retention, SinkError, Written};
 
 /// Statements kept ready: one a view, and some for tables.
 const STATEMENTS_KEPT: usize = 128;
@@ -28,6 +29,7 @@ const LOG_BYTES_KEPT: u32 = 64 << 20;
 /// A SQLite file, open or not.
 pub(super) struct Database {
     file: PathBuf,
+    retention: Retention,
     open: Option<Open>,
 }
 
@@ -44,8 +46,12 @@ struct Table {
 }
 
 impl Database {
-    pub(super) fn new(file: PathBuf) -> Self {
-        Self { file, open: None }
+    pub(super) fn new(file: PathBuf, retention: Retention) -> Self {
+        Self {
+            file,
+            retention,
+            open: None,
+        }
     }
 
     pub(super) fn prepare(&mut self, views: &[Arc<ViewInfo>]) -> Result<Prepared, SinkError> {
@@ -83,7 +89,7 @@ impl Database {
         Ok(Prepared { empty })
     }
 
-    pub(super) fn write(&mut self, updates: &[ViewUpdate]) -> Result<(), SinkError> {
+    pub(super) fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
         let store = self.store();
         let failed = |e| failed(&store, &e);
         let Some(Open {
@@ -101,14 +107,80 @@ impl Database {
             return Err(SinkError::Moved { store });
         }
         let transaction = begin(connection).map_err(failed)?;
+        let mut written = Written::default();
         for update in updates {
             let view = &update.view.name;
             let unknown = || SinkError::UnknownView { view: view.clone() };
             let table = tables.get(view.as_str()).ok_or_else(unknown)?;
             let cells = table.cells(update)?;
-            upsert_rows(&transaction, table, &cells, update).map_err(failed)?;
+            let refused = upsert_rows(&transaction, table, &cells, update).map_err(failed)?;
+            written.refused.extend(refused);
         }
-        transaction.commit().map_err(failed)
+        transaction.commit().map_err(failed)?;
+        Ok(written)
+    }
+
+    /// Removes rows whose last write is further back than the retention of their view.
+    pub(super) fn expire(&mut self, now_us: i64) -> Result<u64, SinkError> {
+        let store = self.store();
+        let failed = |e| failed(&store, &e);
+        let retention = self.retention.clone();
+        let open = self.opened()?;
+        let names: Vec<_> = open.tables.keys().cloned().collect();
+        let mut rows = 0;
+        for (view, kept) in retention {
+            if !names.contains(&view) {
+                continue;
+            }
+            let kept = i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
+            let sql = format!("DELETE FROM {} WHERE \"_version\" <= ?1", quoted(&view));
+            // A transaction a view: each is short, and what is done stays done.
+            let transaction = open.begin().map_err(failed)?;
+            let until = now_us.saturating_sub(kept);
+            rows += transaction.execute(&sql, params![until]).map_err(failed)?;
+            transaction.commit().map_err(failed)?;
+        }
+        Ok(rows as u64)
+    }
+
+    /// Looks at the file, which stays as it is; where there is none, at the place for it.
+    pub(super) fn inspect(&mut self, views: &[Arc<ViewInfo>]) -> Result<Inspection, SinkError> {
+        let store = self.store();
+        let failed = |e| failed(&store, &e);
+        let mut found = Inspection {
+            server: format!("SQLite {}", rusqlite::version()),
+            ..Inspection::default()
+        };
+        for view in views {
+            declared_columns(view)?;
+        }
+        if !self.file.exists() {
+            let folder = self.file.parent().unwrap_or(Path::new("."));
+            if !folder.is_dir() {
+                return Err(SinkError::Open {
+                    store,
+                    cause: format!("there is no folder `{}`", folder.display()),
+                });
+            }
+            return Ok(found);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.file, flags).map_err(failed)?;
+        connection.busy_timeout(LOCK_WAIT).map_err(failed)?;
+        for view in views {
+            let columns = declared_columns(view)?;
+            if let Some(stored) = stored_columns(&connection, &view.name).map_err(failed)?
+                && let Err(error) = evolve(&store, view, &columns, &stored)
+            {
+                found.findings.push(Finding::of(&error));
+            }
+        }
+        if connection.is_readonly(MAIN_DB).map_err(failed)? {
+            found
+                .findings
+                .push(Finding::of(&SinkError::ReadOnly { store }));
+        }
+        Ok(found)
     }
 
     /// Every table that falaj made is looked at, those of views that are gone, too.
@@ -444,20 +516,46 @@ fn upsert_rows(
     table: &Table,
     cells: &[Cells<'_>],
     update: &ViewUpdate,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Vec<Refused>> {
+    let mut refused = Vec::new();
     let mut statement = at.prepare_cached(&table.upsert)?;
     // In the order of the tree they go into: neighbours share its pages.
     let mut order: Vec<_> = (0..update.keys.len()).collect();
     order.sort_unstable_by_key(|&row| update.keys.value(row));
     for row in order {
-        for (index, column) in cells.iter().enumerate() {
-            column.bind(&mut statement, index + 1, row)?;
+        let written = upsert_row(&mut statement, cells, update, row);
+        if let Err(error) = written {
+            let reason = refusal(&error).ok_or(error)?;
+            refused.push(Refused::of(update, row, reason, None));
         }
-        statement.raw_bind_parameter(cells.len() + 1, update.keys.value(row))?;
-        statement.raw_bind_parameter(cells.len() + 2, update.version)?;
-        statement.raw_execute()?;
     }
-    Ok(())
+    Ok(refused)
+}
+
+fn upsert_row(
+    statement: &mut Statement<'_>,
+    cells: &[Cells<'_>],
+    update: &ViewUpdate,
+    row: usize,
+) -> rusqlite::Result<()> {
+    for (index, column) in cells.iter().enumerate() {
+        column.bind(statement, index + 1, row)?;
+    }
+    statement.raw_bind_parameter(cells.len() + 1, update.keys.value(row))?;
+    statement.raw_bind_parameter(cells.len() + 2, update.version)?;
+    statement.raw_execute().map(drop)
+}
+
+/// Why a row alone is refused: it is too large, or somebody gave the table a constraint. The
+/// transaction it is in goes on.
+fn refusal(error: &rusqlite::Error) -> Option<Reason> {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::TooBig) => Some(Reason::TooLargeForStore),
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => {
+            Some(Reason::RefusedByStore)
+        }
+        _ => None,
+    }
 }
 
 /// A statement for each table that falaj made, removing the rows of the pid `?1`. Keys of groups
