@@ -5,7 +5,7 @@
 //! old row win. A ceiling is reserved on disk (with fsync) before any version up to it is given.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::state::State;
@@ -61,6 +61,25 @@ impl VersionClock {
         }
         self.last = version;
         Ok(version)
+    }
+}
+
+/// A clock that several tasks take versions from.
+#[derive(Debug, Clone)]
+pub struct SharedClock(Arc<Mutex<VersionClock>>);
+
+impl SharedClock {
+    pub fn new(clock: VersionClock) -> Self {
+        Self(Arc::new(Mutex::new(clock)))
+    }
+
+    /// The next version.
+    ///
+    /// # Errors
+    /// As [`VersionClock::next`].
+    pub fn next(&self) -> io::Result<i64> {
+        let mut clock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        clock.next()
     }
 }
 

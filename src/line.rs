@@ -16,10 +16,13 @@ use falaj_privacy::{
     PublisherState, Seen, source_identity,
 };
 use falaj_record::{
-    At, Fetched, Ledger, Outbound, Positions, Publication, Src, TopicLedger, ViewKind, ViewUpdate,
+    At, Fetched, Ledger, Outbound, Positions, Publication, Reject, Src, TopicLedger, ViewKind,
+    ViewUpdate,
 };
 use falaj_serve::{Hub, Time};
-use falaj_sinks::{Limits, Outlet, Pending, Places};
+use falaj_sinks::{
+    Limits, Outlet, OutletState, OutletStatus, Pending, Place, Places, SinkConfig, SinkError,
+};
 use falaj_source::{Held, Journalled, Opening, Outcome, Portion, Source, SourceConfig};
 use falaj_topic::{Broker, Lease, Topic, TopicError, group_of};
 use falaj_views::Views;
@@ -27,13 +30,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::active::Active;
 use crate::checkpoint::{Checkpoint, Checkpoints, Found, Moment, SourceState};
-use crate::clock::{VersionClock, now_ms, now_us};
+use crate::clock::{SharedClock, VersionClock, now_ms, now_us};
 use crate::data_dir::{DataDir, Lock, Policies};
 use crate::failure::{Failure, Fault};
 use crate::ingest::Requests;
 use crate::plan::{Plan, raw_topic};
 use crate::raw::RawTopics;
 use crate::report::Notes;
+use crate::reread::{self, Reread, place};
 use crate::state::State;
 
 /// Names of the blobs in a checkpoint.
@@ -94,7 +98,7 @@ pub struct Derive {
     ledger: TopicLedger,
     rejects: BTreeMap<String, u64>,
     source: Arc<Mutex<SourceState>>,
-    clock: VersionClock,
+    clock: SharedClock,
     checkpoints: Checkpoints,
     checkpoint_every: Duration,
     checkpoint_at: Instant,
@@ -395,11 +399,11 @@ impl Derive {
         Ok(())
     }
 
-    /// Hands changed rows to the sinks and to the publisher.
+    /// Hands changed rows to the sinks and to the publisher. No sink is waited for.
     ///
     /// # Errors
     /// Where a view cannot go on.
-    pub async fn drain(&mut self) -> Result<(), Failure> {
+    pub fn drain(&mut self) -> Result<(), Failure> {
         let idle = self.idle();
         self.views.set_idle(&idle);
         let Some(version) = self.version() else {
@@ -412,7 +416,69 @@ impl Derive {
         for update in &updates {
             self.publisher.apply(update);
         }
-        self.sinks.offer(&updates).await
+        let place = place(&self.positions, self.decoder.seen());
+        self.sinks.offer(&updates, &place)
+    }
+
+    /// Gives sinks that found a table empty its rows: of aggregate views what the state holds, of
+    /// row views what the topic still has.
+    ///
+    /// # Errors
+    /// Where a view cannot go on.
+    pub async fn repay(&mut self, stop: &CancellationToken) -> Result<(), Failure> {
+        let infos = self.views.info();
+        for (outlet, owed) in self.sinks.take_owed() {
+            let (rows, groups): (Vec<_>, Vec<_>) = infos
+                .iter()
+                .filter(|info| owed.contains(&info.name))
+                .partition(|info| info.kind == ViewKind::Row);
+            if !groups.is_empty() {
+                self.drain()?;
+                let Some(version) = self.version() else {
+                    outlet.owe(owed);
+                    continue;
+                };
+                let mut all = self.views.all(version).map_err(|e| Failure::stage(&e))?;
+                all.retain(|update| owed.contains(&update.view.name));
+                outlet.repay(all).map_err(|e| Failure::stage(&e))?;
+            }
+            if !rows.is_empty() {
+                let asking = || starts(self.topic.as_ref());
+                let Some(start) = patiently(&self.notes, "views", stop, asking).await? else {
+                    outlet.owe(owed);
+                    return Ok(());
+                };
+                outlet.read_again(place(&start, &Seen::default()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what stores refused to the rejects, and counts it.
+    ///
+    /// # Errors
+    /// Where the rejects cannot be written.
+    pub async fn tell_refused(&mut self, stop: &CancellationToken) -> Result<(), Failure> {
+        let refused = self.sinks.take_refused();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let telling = || self.topic.reject(&refused);
+        if patiently(&self.notes, "views", stop, telling)
+            .await?
+            .is_none()
+        {
+            return Err(interrupted());
+        }
+        for reject in &refused {
+            *self.rejects.entry(reject.reason.to_string()).or_insert(0) += 1;
+        }
+        self.notes.note(|noted| {
+            for reject in &refused {
+                noted.reject(reject.reason);
+            }
+        });
+        Ok(())
     }
 
     /// Lets the charts change, under the k rule.
@@ -442,7 +508,7 @@ impl Derive {
 
     /// Shows what is published, as it was, and takes all groups of the views in: those whose rows
     /// an earlier run had not shown yet, and those of rebuilt views.
-    async fn show_all(&mut self) -> Result<(), Failure> {
+    fn show_all(&mut self) -> Result<(), Failure> {
         let shown: Vec<Publication> = self
             .views
             .info()
@@ -466,7 +532,7 @@ impl Derive {
         for update in &all {
             self.publisher.apply(update);
         }
-        self.sinks.refill(&all).await
+        Ok(())
     }
 
     /// Ends the topic's work; nothing is published after that.
@@ -484,9 +550,9 @@ impl Derive {
     ///
     /// # Errors
     /// Where the state cannot be put into bytes.
-    pub async fn checkpoint(&mut self) -> Result<bool, Failure> {
+    pub async fn checkpoint(&mut self, stop: &CancellationToken) -> Result<bool, Failure> {
         self.checkpoint_at = Instant::now();
-        self.drain().await?;
+        self.drain()?;
         for (view, keys) in self.views.expire().map_err(|e| Failure::stage(&e))? {
             self.publisher.retire(&view, &keys);
         }
@@ -497,6 +563,8 @@ impl Derive {
             views: self.views.ledger(),
         };
         let mut blobs = self.sinks.pending()?;
+        // After it was seen what is pending: what was refused before that is told by now.
+        self.tell_refused(stop).await?;
         blobs.insert(
             VIEWS.into(),
             self.views.checkpoint().map_err(|e| Failure::stage(&e))?,
@@ -594,59 +662,55 @@ fn json(state: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(state).expect("state is plain data")
 }
 
-/// The sinks of a line, each behind its own queue, with the views whose table was empty at the start.
-pub struct Outlets(Vec<(Arc<Outlet>, BTreeSet<String>)>);
+/// The sinks of a line, each behind its own queue.
+pub struct Outlets(Vec<Arc<Outlet>>);
 
 impl Outlets {
-    /// Offers updates to all sinks. A full queue of row views pushes back on the topic.
-    async fn offer(&self, updates: &[ViewUpdate]) -> Result<(), Failure> {
-        for (outlet, _) in &self.0 {
+    /// Offers updates of the records up to `to` to all sinks.
+    fn offer(&self, updates: &[ViewUpdate], to: &Place) -> Result<(), Failure> {
+        for outlet in &self.0 {
             outlet
-                .offer(updates.to_vec())
-                .await
+                .offer(updates.to_vec(), to.clone())
                 .map_err(|e| Failure::stage(&e))?;
         }
         Ok(())
     }
 
-    /// Offers each sink the current rows of the views whose table was empty at the start.
-    async fn refill(&self, all: &[ViewUpdate]) -> Result<(), Failure> {
-        for (outlet, empty) in &self.0 {
-            let owed = all
-                .iter()
-                .filter(|update| empty.contains(&update.view.name))
-                .cloned();
-            outlet
-                .offer(owed.collect())
-                .await
-                .map_err(|e| Failure::stage(&e))?;
-        }
-        Ok(())
+    /// Sinks that found tables empty since the last call, with the views.
+    fn take_owed(&self) -> Vec<(Arc<Outlet>, BTreeSet<String>)> {
+        let owed = |outlet: &Arc<Outlet>| (Arc::clone(outlet), outlet.take_owed());
+        let all = self.0.iter().map(owed);
+        all.filter(|(_, views)| !views.is_empty()).collect()
     }
 
-    /// Views to compute again: those asked for, and row views that a sink has no row of, since
-    /// their rows are nowhere but on the topic.
-    fn rebuild(&self, plan: &Plan) -> BTreeSet<String> {
-        let infos = plan.views.info();
-        let rows = infos
-            .iter()
-            .filter(|info| info.kind == ViewKind::Row)
-            .map(|info| &info.name);
-        let lost = rows.filter(|name| self.0.iter().any(|(_, empty)| empty.contains(*name)));
-        plan.rebuild.iter().chain(lost).cloned().collect()
+    fn take_refused(&self) -> Vec<Reject> {
+        self.0.iter().flat_map(|o| o.take_refused()).collect()
     }
 
-    /// Waits until the sinks have everything, but not longer than `patience`.
-    pub async fn drained(&self, patience: Duration) {
-        let all = futures::future::join_all(self.0.iter().map(|(outlet, _)| outlet.drained()));
-        if tokio::time::timeout(patience, all).await.is_err() {
-            tracing::warn!("a sink has not taken all rows; the rest is kept in the checkpoint");
-        }
+    /// Waits until the sinks have everything, but not longer than `patience`; says whether they do.
+    pub async fn drained(&self, patience: Duration) -> bool {
+        let all = futures::future::join_all(self.0.iter().map(|outlet| outlet.drained()));
+        let drained = tokio::time::timeout(patience, all).await;
+        drained.is_ok_and(|all| all.iter().all(Result::is_ok))
+    }
+
+    /// Rows that all sinks have acknowledged or that their stores refused.
+    pub fn done_rows(&self) -> u64 {
+        let statuses = self.0.iter().map(|outlet| outlet.status());
+        statuses.map(|s| s.written_rows + s.refused_rows).sum()
+    }
+
+    /// What the sinks that do not have everything say of it.
+    pub fn undone(&self) -> Vec<OutletStatus> {
+        let statuses = self.0.iter().map(|outlet| outlet.status());
+        statuses
+            .filter(|s| s.pending_rows > 0 || s.behind || s.state == OutletState::Starting)
+            .collect()
     }
 
     /// What each sink has not acknowledged, for the checkpoint.
     fn pending(&self) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
-        let blob = |(outlet, _): &(Arc<Outlet>, BTreeSet<String>)| {
+        let blob = |outlet: &Arc<Outlet>| {
             let bytes = outlet
                 .pending()
                 .to_bytes()
@@ -658,14 +722,11 @@ impl Outlets {
 
     /// Handles that outlive the line, for the reporter.
     pub fn handles(&self) -> Vec<Arc<Outlet>> {
-        self.0
-            .iter()
-            .map(|(outlet, _)| Arc::clone(outlet))
-            .collect()
+        self.0.clone()
     }
 
     async fn close(&self) {
-        for (outlet, _) in &self.0 {
+        for outlet in &self.0 {
             outlet.close().await;
         }
     }
@@ -739,14 +800,32 @@ pub async fn open(
         }
         None => Publisher::new(k, delta_k),
     };
-    let sinks = open_sinks(plan, dir, &kept).await?;
-    let rebuild = sinks.rebuild(plan);
-    let views = resume_views(plan, &rebuild, &kept, &keys, &earlier, topic.as_ref()).await?;
     let positions = match kept.0 {
         Some(_) => kept.positions(),
         // Retention may have moved the start on before the first checkpoint was written.
-        None => starts(topic.as_ref()).await?,
+        None => starts(topic.as_ref())
+            .await
+            .map_err(|e| Failure::stage(&e))?,
     };
+    let clock =
+        VersionClock::open(Arc::clone(&place)).map_err(|e| unreadable_in("the clock", e))?;
+    let clock = SharedClock::new(clock);
+    let offered = reread::place(&positions, decoder.seen());
+    let sinks = open_sinks(plan, dir, &kept, &offered).await?;
+    let views = resume_views(plan, &kept, &keys, &earlier, topic.as_ref()).await?;
+    for outlet in sinks.handles() {
+        let reread = Reread {
+            outlet,
+            broker: Arc::clone(&broker),
+            topic: plan.config.topic.name.clone(),
+            clock: clock.clone(),
+            policy: Arc::clone(&plan.policy),
+            keys: keys.clone(),
+            earlier: earlier.clone(),
+            views: Box::new(plan.row_views()),
+        };
+        tokio::spawn(reread.run());
+    }
     notes.note(|noted| {
         noted.ledger = kept.ledger();
         noted.positions = positions.clone();
@@ -765,7 +844,7 @@ pub async fn open(
         ledger: kept.ledger().topic,
         rejects: kept.rejects(),
         source: Arc::clone(&state),
-        clock: VersionClock::open(Arc::clone(&place)).map_err(|e| unreadable_in("the clock", e))?,
+        clock,
         checkpoints,
         checkpoint_every: plan.config.pipeline.checkpoint.0,
         checkpoint_at: Instant::now(),
@@ -775,7 +854,8 @@ pub async fn open(
             .collect(),
         notes: Arc::clone(&notes),
     };
-    derive.show_all().await?;
+    derive.show_all()?;
+    derive.repay(stop).await?;
     let intake = Intake {
         source,
         gate,
@@ -992,12 +1072,12 @@ async fn resume_source(
 /// The views with the checkpoint's state; those to be rebuilt from the topic as far as it goes back.
 async fn resume_views(
     plan: &Plan,
-    rebuild: &BTreeSet<String>,
     kept: &Kept,
     keys: &Keys,
     earlier: &[falaj_privacy::Declarations],
     topic: &dyn Topic,
 ) -> Result<Views, Failure> {
+    let rebuild = &plan.rebuild;
     let mut views = plan.plan_views()?;
     let Some(bytes) = kept.blob(VIEWS) else {
         return Ok(views);
@@ -1011,7 +1091,7 @@ async fn resume_views(
     let mut again = plan.plan_views()?;
     let mut decoder = Decoder::new(Arc::clone(&plan.policy), keys, earlier);
     let until = kept.positions();
-    let mut positions = starts(topic).await?;
+    let mut positions = starts(topic).await.map_err(|e| Failure::stage(&e))?;
     let taken: i64 = positions.0.values().sum();
     if taken > 0 {
         crate::stdio::say(&format!(
@@ -1039,8 +1119,8 @@ async fn resume_views(
 }
 
 /// The first offset that each partition still holds.
-async fn starts(topic: &dyn Topic) -> Result<Positions, Failure> {
-    let offsets = topic.offsets().await.map_err(|e| Failure::stage(&e))?;
+async fn starts(topic: &dyn Topic) -> Result<Positions, TopicError> {
+    let offsets = topic.offsets().await?;
     Ok(Positions(
         offsets.iter().map(|o| (o.partition, o.start)).collect(),
     ))
@@ -1053,16 +1133,19 @@ fn reached(positions: &Positions, until: &Positions) -> bool {
         .all(|(partition, end)| positions.next(*partition) >= *end)
 }
 
-/// Opens the sinks; tables of views that are computed again are made anew.
-async fn open_sinks(plan: &Plan, dir: &DataDir, kept: &Kept) -> Result<Outlets, Failure> {
+/// Opens the sinks; tables of views that are computed again are made anew. A store that cannot be
+/// reached is tried again while falaj runs, unless a table of it has to be made anew.
+async fn open_sinks(
+    plan: &Plan,
+    dir: &DataDir,
+    kept: &Kept,
+    offered: &Place,
+) -> Result<Outlets, Failure> {
     let places = Places {
         pipeline: &plan.folder,
         data: dir.path(),
     };
-    let infos = plan.views.info();
-    let retention = plan.retention();
     let mut stores = BTreeMap::new();
-    let mut outlets = Vec::new();
     for (name, config) in &plan.config.sinks {
         if let Some(other) = stores.insert(config.store(places), name) {
             return Err(Failure::usage(
@@ -1072,37 +1155,58 @@ async fn open_sinks(plan: &Plan, dir: &DataDir, kept: &Kept) -> Result<Outlets, 
                 .hint("give one of them another store, or name all views in one sink"),
             ));
         }
-        let views: Vec<_> = infos
-            .iter()
-            .filter(|view| config.views().takes(&view.name))
-            .cloned()
-            .collect();
-        let owed: Vec<_> = views
-            .iter()
-            .filter(|view| !plan.rebuild.contains(&view.name))
-            .cloned()
-            .collect();
-        let pending = kept
-            .blob(&format!("{SINK}{name}"))
-            .map(|bytes| Pending::from_bytes(bytes, &owed))
-            .transpose()
-            .map_err(|e| Failure::stage(&e))?;
-        let mut sink = config
-            .sink(places, &retention)
-            .map_err(|e| Failure::stage(&e))?;
-        for view in plan
-            .rebuild
-            .iter()
-            .filter(|view| config.views().takes(view))
-        {
-            sink.drop_view(view).await.map_err(|e| Failure::stage(&e))?;
-        }
-        let prepared = sink.prepare(&views).await.map_err(|e| Failure::stage(&e))?;
-        let outlet = Outlet::new(name, sink, views, Limits::default());
-        if let Some(pending) = pending {
-            outlet.restore(pending);
-        }
-        outlets.push((Arc::new(outlet), prepared.empty.into_iter().collect()));
     }
+    let sinks = &plan.config.sinks;
+    let opening = sinks
+        .iter()
+        .map(|(name, config)| open_sink(plan, name, config, places, kept, offered));
+    let outlets = futures::future::try_join_all(opening).await?;
     Ok(Outlets(outlets))
+}
+
+async fn open_sink(
+    plan: &Plan,
+    name: &str,
+    config: &SinkConfig,
+    places: Places<'_>,
+    kept: &Kept,
+    offered: &Place,
+) -> Result<Arc<Outlet>, Failure> {
+    let in_sink = |e: &SinkError| {
+        let mut fault = Fault::from_error(e);
+        fault.message = format!("sink `{name}`: {}", fault.message);
+        Failure::run(fault)
+    };
+    let infos = plan.views.info();
+    let taken = infos.iter().filter(|view| config.views().takes(&view.name));
+    let views: Vec<_> = taken.cloned().collect();
+    let mut owed = views.clone();
+    owed.retain(|view| !plan.rebuild.contains(&view.name));
+    let pending = kept
+        .blob(&format!("{SINK}{name}"))
+        .map(|bytes| Pending::from_bytes(bytes, &owed))
+        .transpose()
+        .map_err(|e| in_sink(&e))?;
+    let sink = config.sink(places, &plan.retention());
+    let mut sink = sink.map_err(|e| in_sink(&e))?;
+    let anew = plan.rebuild.iter().filter(|v| config.views().takes(v));
+    for view in anew {
+        sink.drop_view(view).await.map_err(|e| in_sink(&e))?;
+    }
+    let prepared = match sink.prepare(&views).await {
+        Ok(prepared) => Some(prepared),
+        Err(e) if e.passing() => {
+            let mut fault = Fault::from_error(&e);
+            fault.message = format!("sink `{name}`: {}", fault.message);
+            crate::stdio::warn(&fault);
+            None
+        }
+        Err(e) => return Err(in_sink(&e)),
+    };
+    let place = offered.clone();
+    let outlet = Outlet::new(name, sink, views, prepared, place, Limits::default());
+    if let Some(pending) = pending {
+        outlet.restore(pending);
+    }
+    Ok(Arc::new(outlet))
 }

@@ -20,6 +20,7 @@ mod plan;
 mod raw;
 mod reader;
 mod report;
+mod reread;
 mod state;
 mod stdio;
 

@@ -22,8 +22,12 @@ const FETCH_WAIT: Duration = Duration::from_millis(50);
 const DRAIN_EVERY: Duration = Duration::from_millis(200);
 /// How often charts may change; all groups of a view change on the same tick.
 const PUBLISH_EVERY: Duration = Duration::from_millis(500);
-/// Longest wait for sinks at the end; what they have not taken then stays in the checkpoint.
+/// Longest wait for sinks when falaj is stopped; what they have not taken then stays in the checkpoint.
 const SINKS_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Longest time without a row taken before a run that is to end by itself gives sinks up.
+const SINKS_STUCK_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked whether sinks get on.
+const SINKS_LOOK: Duration = Duration::from_millis(500);
 
 /// When a run is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +80,58 @@ pub async fn run(line: Line, until: Until, stop: CancellationToken) -> Result<En
         derive.close().await;
         return Ok(Ended::Lost);
     }
-    derive.sinks.drained(SINKS_WAIT_MAX).await;
-    if derive.checkpoint().await? {
+    let drained = drain_sinks(&mut derive, until, &stop).await?;
+    if derive.checkpoint(&stop).await? {
+        if until == Until::CaughtUp && !drained && !stop.is_cancelled() {
+            derive.close().await;
+            return Err(unwritten(&derive));
+        }
         return Ok(Ended::Done(Box::new(derive)));
     }
     Err(Failure::run(
         Fault::new("cannot write the last checkpoint; the one before it is still there")
             .hint("make room on the disk of the data directory and start again: nothing is lost"),
     ))
+}
+
+/// Waits for the sinks: when falaj is stopped for a while, when the run is to end by itself for as
+/// long as rows are taken. Says whether they have everything.
+async fn drain_sinks(
+    derive: &mut Derive,
+    until: Until,
+    stop: &CancellationToken,
+) -> Result<bool, Failure> {
+    let (started, mut moved, mut rows) = (Instant::now(), Instant::now(), 0);
+    loop {
+        derive.repay(stop).await?;
+        if derive.sinks.drained(SINKS_LOOK).await {
+            return Ok(true);
+        }
+        let done = derive.sinks.done_rows();
+        if done != rows {
+            (moved, rows) = (Instant::now(), done);
+        }
+        let patience_over = match until {
+            Until::CaughtUp if !stop.is_cancelled() => moved.elapsed() >= SINKS_STUCK_MAX,
+            _ => started.elapsed() >= SINKS_WAIT_MAX,
+        };
+        if patience_over {
+            tracing::warn!("a sink has not taken all rows; the rest is kept in the checkpoint");
+            return Ok(false);
+        }
+    }
+}
+
+/// Sinks have not taken what a run that ends by itself was to write.
+fn unwritten(derive: &Derive) -> Failure {
+    let mut fault = Fault::new("a sink has not taken all rows");
+    for sink in derive.sinks.undone() {
+        let why = sink.error.as_deref().unwrap_or("it is slow");
+        fault = fault.cause(format!("sink `{}`: {why}", sink.sink));
+    }
+    Failure::run(
+        fault.hint("the checkpoint keeps them: mend the store and run the same command again"),
+    )
 }
 
 /// Source → gate → topic.
@@ -124,7 +172,9 @@ async fn derive_views(
             derive.count(&fetched, decoded, stop).await?;
         }
         if at_end || drained.elapsed() >= DRAIN_EVERY || Derive::is_near_end(&fetched) {
-            derive.drain().await?;
+            derive.drain()?;
+            derive.repay(stop).await?;
+            derive.tell_refused(stop).await?;
             drained = Instant::now();
         }
         if published.elapsed() >= PUBLISH_EVERY || (at_end && last) {
@@ -132,7 +182,7 @@ async fn derive_views(
             published = Instant::now();
         }
         if derive.checkpoint_is_due() {
-            derive.checkpoint().await?;
+            derive.checkpoint(stop).await?;
         }
         if at_end && last {
             return Ok(());

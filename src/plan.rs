@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use falaj_privacy::{Policy, PolicyParts};
-use falaj_record::{Hint, ViewInfo};
+use falaj_record::{Hint, ViewInfo, ViewKind};
 use falaj_sinks::{Retention, SinkConfig};
 use falaj_source::{KafkaConfig, SourceConfig};
 use falaj_topic::{TopicConfig, TopicError, rejects_topic};
@@ -80,7 +80,7 @@ impl Plan {
                 document.fault(&path, warning.message.clone())
             })
             .collect();
-        let views = match plan_views(&config, &policy) {
+        let views = match plan_views(&config, &policy, |_| true) {
             Ok(views) => views,
             Err(errors) => {
                 faults.extend(errors.iter().map(|error| {
@@ -123,8 +123,23 @@ impl Plan {
     /// # Errors
     /// None that [`Plan::of`] did not find.
     pub fn plan_views(&self) -> Result<Views, Failure> {
-        plan_views(&self.config, &self.policy)
-            .map_err(|errors| Failure::file(errors.iter().map(|e| Fault::from_error(e)).collect()))
+        let planned = plan_views(&self.config, &self.policy, |_| true);
+        planned.map_err(|errors| unplanned(&errors))
+    }
+
+    /// What plans the row views alone, as often as it is asked.
+    pub fn row_views(&self) -> impl Fn() -> Result<Views, Failure> + Send + Sync + use<> {
+        let (config, policy) = (self.config.clone(), Arc::clone(&self.policy));
+        let infos = self.views.info();
+        let rows: BTreeSet<String> = infos
+            .iter()
+            .filter(|info| info.kind == ViewKind::Row)
+            .map(|info| info.name.clone())
+            .collect();
+        move || {
+            plan_views(&config, &policy, |view| rows.contains(view))
+                .map_err(|errors| unplanned(&errors))
+        }
     }
 
     /// How long stores keep each view: as long as the purposes of the fields it is computed from
@@ -178,10 +193,19 @@ impl Plan {
     }
 }
 
-fn plan_views(config: &Config, policy: &Policy) -> Result<Views, Vec<ViewError>> {
+fn unplanned(errors: &[ViewError]) -> Failure {
+    Failure::file(errors.iter().map(|e| Fault::from_error(e)).collect())
+}
+
+fn plan_views(
+    config: &Config,
+    policy: &Policy,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Views, Vec<ViewError>> {
     let specs: Vec<ViewSpec> = config
         .views
         .iter()
+        .filter(|(name, _)| wanted(name))
         .map(|(name, view)| ViewSpec {
             name: name.clone(),
             sql: view.sql.clone(),

@@ -243,9 +243,13 @@ impl Reporter {
                 OutletState::Failing => Working::Failing,
             },
             pending: status.pending_rows as u64,
+            behind: status.behind,
             written_total: status.written_rows,
+            refused_total: status.refused_rows,
             rate: self.rate(&format!("sink:{}", status.sink)),
             last_error: status.error.clone(),
+            hint: status.hint.clone(),
+            retry_at: status.retry_at_ms.map(|ms| Time(ms * 1000)),
             since: Time(status.since_ms * 1000),
         }
     }

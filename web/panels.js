@@ -57,13 +57,23 @@ export function strip(status) {
     return item(stage.name, isSource ? source.kind : "", stage.state, stage.rate, details.join(" · "));
   });
   for (const sink of status.sinks) {
-    const failing = sink.state !== "ok" && sink.last_error;
-    const detail = failing ? sink.last_error : sink.pending ? `${count(sink.pending)} waiting` : "";
-    const li = item(sink.name, sink.kind, sink.state, sink.rate, detail);
+    const li = item(sink.name, sink.kind, sink.state, sink.rate, sinkDetail(sink));
     li.className = "sink";
     items.push(li);
   }
   fill(document.getElementById("strip"), items);
+}
+
+function sinkDetail(sink) {
+  const details = [];
+  if (sink.state !== "ok" && sink.last_error) {
+    details.push(sink.last_error, `since ${clock(sink.since)}`);
+    if (sink.retry_at) details.push(`next try ${clock(sink.retry_at)}`);
+  }
+  if (sink.pending) details.push(`${count(sink.pending)} waiting`);
+  if (sink.behind) details.push("catching up");
+  if (sink.refused_total) details.push(`${count(sink.refused_total)} refused`);
+  return details.join(" · ");
 }
 
 function item(name, kind, state, perSecond, detail) {

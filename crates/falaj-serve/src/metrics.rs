@@ -219,9 +219,21 @@ fn sinks(text: &mut Text, status: &Status) {
         "Rows that wait to be written.",
         &|i| at[i].pending,
     );
+    family(
+        "falaj_sink_behind",
+        "gauge",
+        "1 while rows of row views are read again from the topic.",
+        &|i| at[i].behind.into(),
+    );
     family("falaj_sink_rows_total", "counter", "Rows written.", &|i| {
         at[i].written_total
     });
+    family(
+        "falaj_sink_refused_rows_total",
+        "counter",
+        "Rows that the store refused, each for itself.",
+        &|i| at[i].refused_total,
+    );
 }
 
 fn checkpoint(text: &mut Text, status: &Status) {

@@ -301,11 +301,7 @@ fn strip(status: Option<&Status>) -> String {
         ));
     }
     for sink in &status.sinks {
-        let detail = match (&sink.last_error, sink.pending) {
-            (Some(error), _) if sink.state != crate::Working::Ok => error.clone(),
-            (_, 0) => String::new(),
-            (_, pending) => format!("{} waiting", grouped(pending)),
-        };
+        let detail = sink_detail(sink);
         let rate = format!("{} /s", rate(sink.rate));
         strip.push_str(&strip_item(
             "sink",
@@ -317,6 +313,28 @@ fn strip(status: Option<&Status>) -> String {
         ));
     }
     strip
+}
+
+/// What holds a sink up, since when, and what waits for it.
+fn sink_detail(sink: &crate::SinkStatus) -> String {
+    let mut details = Vec::new();
+    if let Some(error) = &sink.last_error
+        && sink.state != crate::Working::Ok
+    {
+        details.push(error.clone());
+        details.push(format!("since {}", clock(sink.since)));
+        details.extend(sink.retry_at.map(|at| format!("next try {}", clock(at))));
+    }
+    if sink.pending > 0 {
+        details.push(format!("{} waiting", grouped(sink.pending)));
+    }
+    if sink.behind {
+        details.push("catching up".to_owned());
+    }
+    if sink.refused_total > 0 {
+        details.push(format!("{} refused", grouped(sink.refused_total)));
+    }
+    details.join(" · ")
 }
 
 fn strip_item(part: &str, name: &str, kind: &str, state: &str, rate: &str, detail: &str) -> String {

@@ -181,12 +181,20 @@ pub struct SinkStatus {
     pub state: Working,
     /// Rows that wait to be written.
     pub pending: u64,
+    /// Whether rows of row views are read again from the topic, beyond those that wait.
+    pub behind: bool,
     /// Rows written since the start of this process.
     pub written_total: u64,
+    /// Rows that the store refused since then, each for itself.
+    pub refused_total: u64,
     /// Rows a second, over the last few seconds.
     pub rate: f64,
     /// The newest failure: code and cause, free of values.
     pub last_error: Option<String>,
+    /// What a person can do about it.
+    pub hint: Option<String>,
+    /// When it is tried again, while it fails.
+    pub retry_at: Option<Time>,
     /// Since when it is in that state.
     pub since: Time,
 }

@@ -28,7 +28,7 @@ use falaj_record::{Hint, Reason, ViewInfo, ViewUpdate};
 
 pub use config::{Kind, Places, Selection, SinkConfig};
 pub use error::SinkError;
-pub use outlet::{Limits, Outlet, OutletState, OutletStatus};
+pub use outlet::{Behind, Limits, Outlet, OutletState, OutletStatus, Place};
 pub use pending::Pending;
 pub use sqlite::{SqliteConfig, SqliteSink};
 

@@ -1,21 +1,24 @@
 //! The bounded queue between the pipeline and one sink.
 //!
-//! Always: a slow or failing sink delays nobody else. Aggregate rows coalesce, so they never wait;
-//! rows of row views are bounded, and [`Outlet::room`] holds back whoever would add more.
+//! Always: a slow or failing sink delays nobody else, nothing here waits for it. Aggregate rows
+//! coalesce; rows of row views are bounded, and what would be beyond the bound is left out: the
+//! outlet is *behind* then, and somebody reads those rows again from the topic, at its own pace,
+//! from [`Behind::from`] on ([`Outlet::refill`]).
 //! Always: what the sink has not acknowledged is in [`Outlet::pending`], what it is writing at
-//! this moment included; a checkpoint that holds it loses nothing.
+//! this moment and the place to read again from included; a checkpoint that holds it loses nothing.
 //! The state is behind a lock, not owned by the task that writes: a checkpoint must see it in the
 //! same instant as the views, even while the sink hangs.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use falaj_record::{Hint, ViewInfo, ViewKind, ViewUpdate};
+use falaj_record::{At, Hint, Positions, Reject, ViewInfo, ViewKind, ViewUpdate};
 use hashbrown::HashMap;
-use parking_lot::Mutex;
-use serde::Serialize;
+use parking_lot::{Mutex, MutexGuard};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -23,15 +26,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::pending::{Pending, Queue};
-use crate::{Sink, SinkError, now_us};
+use crate::{Prepared, Sink, SinkError, Written, now_us};
 
 /// Requests to erase a subject that may wait for the sink at once.
 const ERASURES_MAX: usize = 16;
+/// Rejects that may wait to be taken; more are counted only.
+const REFUSED_LISTED_MAX: usize = 4096;
+/// How often a sink that removes what has expired by being asked is asked.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// Bounds of an outlet.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Rows of row views that may be unacknowledged before [`Outlet::room`] waits.
+    /// Rows of row views that may be unacknowledged before the outlet is behind.
     pub person_rows_max: usize,
     /// Rows that one call of [`Sink::write`] gets at most.
     pub write_rows_max: usize,
@@ -90,8 +97,12 @@ pub struct OutletStatus {
     pub hint: Option<String>,
     /// Rows not acknowledged (superseded ones may be counted until they coalesce).
     pub pending_rows: usize,
+    /// Whether rows of row views are read again from the topic.
+    pub behind: bool,
     /// Rows acknowledged so far.
     pub written_rows: u64,
+    /// Rows that the store refused so far, each for itself.
+    pub refused_rows: u64,
     /// Writes acknowledged so far.
     pub writes: u64,
     /// Tries that failed so far.
@@ -124,8 +135,38 @@ struct Shared {
     changed: Notify,
 }
 
+/// A place in the topic, between two records of each partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Next offsets.
+    pub positions: Positions,
+    /// What the reader of the topic has to know to go on from there, in a form of its own.
+    pub seen: Arc<[u8]>,
+}
+
+/// Row views of a sink have to be read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behind {
+    /// Rows of records from here on are missing.
+    pub from: Place,
+    /// Up to here: the records behind it are offered as they come, once these are there.
+    pub to: Positions,
+}
+
 struct State {
     queue: Queue,
+    /// Up to where rows were offered.
+    offered: Place,
+    /// From where rows of row views are missing; none where they are not.
+    missing: Option<Place>,
+    /// Views whose table was found empty, and whose rows nobody has offered since.
+    owed: BTreeSet<String>,
+    /// Rejects that nobody has taken yet.
+    refused: Vec<Reject>,
+    /// Number of the newest reject.
+    refused_number: i64,
+    /// Why what is missing cannot be read again, and what to do.
+    reading: Option<(String, Option<String>)>,
     /// Newest version offered of each view.
     newest: HashMap<String, i64>,
     /// What the sink is writing now.
@@ -144,6 +185,39 @@ impl State {
         self.queue.rows_of(ViewKind::Row) + in_flight.map(|u| u.rows.num_rows()).sum::<usize>()
     }
 
+    /// Adds an update; of a row view with a version larger than every earlier one of that view.
+    fn push(&mut self, mut update: ViewUpdate) {
+        let name = &update.view.name;
+        if update.rows.num_rows() == 0 || !self.queue.knows(name) {
+            return;
+        }
+        let newest = self.newest.entry(name.clone()).or_insert(i64::MIN);
+        if update.view.kind == ViewKind::Row {
+            // What is read again and what comes live take their versions at the same time, but
+            // stand one behind the other in the topic.
+            update.version = update.version.max(newest.saturating_add(1));
+        }
+        *newest = update.version;
+        self.queue.push(update);
+    }
+
+    /// Whether the store has everything.
+    fn settled(&self) -> bool {
+        let rows = self.rows() == 0 && self.missing.is_none() && self.owed.is_empty();
+        rows && self.status.state != OutletState::Starting
+    }
+
+    /// What is missing, unless it was all read again.
+    fn settle(&mut self) {
+        let reached = |from: &Place| {
+            let mut ends = self.offered.positions.0.iter();
+            ends.all(|(partition, end)| from.positions.next(*partition) >= *end)
+        };
+        if self.missing.as_ref().is_some_and(reached) {
+            self.missing = None;
+        }
+    }
+
     fn turn(&mut self, state: OutletState) {
         if self.status.state != state {
             self.status.state = state;
@@ -154,29 +228,50 @@ impl State {
 
 impl Outlet {
     /// Starts the task that prepares `views` in `sink` and writes what is offered of them. Must be
-    /// called inside a tokio runtime. `name` is the sink's in the pipeline file. Whoever wants to
-    /// know of faults at the start, and of empty tables, calls [`Sink::prepare`] before: it may be
-    /// called twice.
+    /// called inside a tokio runtime. `name` is the sink's in the pipeline file, `offered` is where
+    /// the topic is read from. Whoever wants to know of faults at the start calls [`Sink::prepare`]
+    /// before, and passes on what it gave.
     #[must_use]
-    pub fn new(name: &str, sink: Box<dyn Sink>, views: Vec<Arc<ViewInfo>>, limits: Limits) -> Self {
+    pub fn new(
+        name: &str,
+        sink: Box<dyn Sink>,
+        views: Vec<Arc<ViewInfo>>,
+        prepared: Option<Prepared>,
+        offered: Place,
+        limits: Limits,
+    ) -> Self {
         let name: Arc<str> = name.into();
         let status = OutletStatus {
             sink: Arc::clone(&name),
             kind: sink.kind(),
-            state: OutletState::Starting,
+            state: match prepared {
+                Some(_) => OutletState::Ok,
+                None => OutletState::Starting,
+            },
             since_ms: now_ms(),
             attempts: 0,
             retry_at_ms: None,
             error: None,
             hint: None,
             pending_rows: 0,
+            behind: false,
             written_rows: 0,
+            refused_rows: 0,
             writes: 0,
             failures: 0,
             last_write_us: None,
         };
         let state = State {
             queue: Queue::new(&views),
+            offered,
+            missing: None,
+            owed: prepared
+                .iter()
+                .flat_map(|p| p.empty.iter().cloned())
+                .collect(),
+            refused: Vec::new(),
+            refused_number: 0,
+            reading: None,
             newest: HashMap::new(),
             in_flight: Vec::new(),
             status,
@@ -194,8 +289,9 @@ impl Outlet {
             shared: Arc::clone(&shared),
             sink,
             views,
-            prepared: false,
+            prepared: prepared.is_some(),
             retry_at: None,
+            expire_at: Instant::now(),
             erasures: requests,
             stop: stop.clone(),
         };
@@ -217,76 +313,144 @@ impl Outlet {
     /// Puts back what an earlier run had not got acknowledged. To be called before anything is
     /// offered; updates of views that this sink does not take are dropped.
     pub fn restore(&self, pending: Pending) {
-        self.shared
-            .state
-            .lock()
-            .queue
-            .put_back(pending.into_updates());
+        let mut guard = self.shared.state.lock();
+        let state = &mut *guard;
+        let (updates, missing) = pending.into_parts();
+        state.queue.put_back(updates);
+        state.missing = missing.filter(|_| state.queue.has_row_views());
+        state.settle();
+        drop(guard);
         self.shared.changed.notify_waiters();
     }
 
-    /// Waits until rows of row views may be added again. Waiting here before reading on is how a
-    /// slow sink pushes back on the topic.
+    /// Adds updates, all at once, which are those of the records up to `to`; those of views that
+    /// this sink does not take are dropped. Where there is no room for rows of row views these are
+    /// left out, and the outlet is behind.
     ///
     /// # Errors
-    /// Where the sink is closed.
-    pub async fn room(&self) -> Result<(), SinkError> {
-        let max = self.shared.limits.person_rows_max;
-        self.shared
-            .until(|state| match state.status.state {
-                OutletState::Closed => Some(Err(self.shared.closed())),
-                _ => (state.person_rows() < max).then_some(Ok(())),
-            })
-            .await
+    /// Where the sink is closed or an update of an aggregate view is out of order; nothing is added
+    /// then.
+    pub fn offer(&self, updates: Vec<ViewUpdate>, to: Place) -> Result<(), SinkError> {
+        let mut guard = self.shared.open()?;
+        let state = &mut *guard;
+        ordered(state, &updates)?;
+        let person_rows: usize = updates
+            .iter()
+            .filter(|update| update.view.kind == ViewKind::Row)
+            .filter(|update| state.queue.knows(&update.view.name))
+            .map(|update| update.rows.num_rows())
+            .sum();
+        let held = state.person_rows();
+        let full = held > 0 && held + person_rows > self.shared.limits.person_rows_max;
+        if person_rows > 0 && full && state.missing.is_none() {
+            debug!(sink = %self.shared.name, "behind: row views will be read again");
+            state.missing = Some(state.offered.clone());
+        }
+        let behind = state.missing.is_some();
+        for update in updates {
+            if update.view.kind == ViewKind::Aggregate || !behind {
+                state.push(update);
+            }
+        }
+        state.offered = to;
+        drop(guard);
+        self.shared.changed.notify_waiters();
+        Ok(())
     }
 
-    /// Adds updates without waiting, all at once; `room` first keeps them bounded. Updates of one
-    /// view come in the order of their versions; those of views that this sink does not take are
-    /// dropped.
+    /// Adds all rows of aggregate views whose table was empty, as [`Outlet::take_owed`] named them.
     ///
     /// # Errors
-    /// Where the sink is closed or an update is out of order; nothing is added then.
-    pub fn push(&self, updates: Vec<ViewUpdate>) -> Result<(), SinkError> {
-        let mut guard = self.shared.state.lock();
-        let state = &mut *guard;
-        if state.status.state == OutletState::Closed {
-            return Err(self.shared.closed());
-        }
-        for update in &updates {
-            let newest = state
-                .newest
-                .entry_ref(update.view.name.as_str())
-                .or_insert(i64::MIN);
-            if update.version < *newest {
-                return Err(SinkError::Order {
-                    view: update.view.name.clone(),
-                });
-            }
-            *newest = update.version;
-        }
+    /// As [`Outlet::offer`].
+    pub fn repay(&self, updates: Vec<ViewUpdate>) -> Result<(), SinkError> {
+        let mut guard = self.shared.open()?;
+        ordered(&mut guard, &updates)?;
         for update in updates {
-            if update.rows.num_rows() > 0 && state.queue.knows(&update.view.name) {
-                state.queue.push(update);
-            }
+            guard.push(update);
         }
         drop(guard);
         self.shared.changed.notify_waiters();
         Ok(())
     }
 
-    /// [`Outlet::room`], where there are rows of row views, and [`Outlet::push`]. Dropped while it
-    /// waits, it has added nothing.
+    /// What of the row views is missing, if anything is.
+    #[must_use]
+    pub fn behind(&self) -> Option<Behind> {
+        let state = self.shared.state.lock();
+        let from = state.missing.clone()?;
+        let to = state.offered.positions.clone();
+        Some(Behind { from, to })
+    }
+
+    /// Makes the outlet behind from `from` on, which is not behind what is missing already.
+    pub fn read_again(&self, from: Place) {
+        let mut guard = self.shared.state.lock();
+        if guard.queue.has_row_views() {
+            guard.missing = Some(from);
+            guard.settle();
+        }
+        drop(guard);
+        self.shared.changed.notify_waiters();
+    }
+
+    /// Waits until the outlet is behind and there is room to read on for it.
     ///
     /// # Errors
-    /// As [`Outlet::push`].
-    pub async fn offer(&self, updates: Vec<ViewUpdate>) -> Result<(), SinkError> {
-        if updates
-            .iter()
-            .any(|update| update.view.kind == ViewKind::Row)
-        {
-            self.room().await?;
+    /// Where the sink is closed.
+    pub async fn wants_more(&self) -> Result<Behind, SinkError> {
+        let max = self.shared.limits.person_rows_max / 2;
+        self.shared
+            .until(|state| match (state.status.state, &state.missing) {
+                (OutletState::Closed, _) => Some(Err(self.shared.closed())),
+                (_, Some(from)) if state.person_rows() <= max => Some(Ok(Behind {
+                    from: from.clone(),
+                    to: state.offered.positions.clone(),
+                })),
+                _ => None,
+            })
+            .await
+    }
+
+    /// Adds rows of row views that were missing: those of the records from [`Behind::from`] up to
+    /// `to`, which is not beyond [`Behind::to`].
+    ///
+    /// # Errors
+    /// Where the sink is closed.
+    pub fn refill(&self, updates: Vec<ViewUpdate>, to: Place) -> Result<(), SinkError> {
+        let mut guard = self.shared.open()?;
+        for update in updates {
+            if update.view.kind == ViewKind::Row {
+                guard.push(update);
+            }
         }
-        self.push(updates)
+        guard.missing = Some(to);
+        guard.settle();
+        drop(guard);
+        self.shared.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Says why what is missing cannot be read again, until that is over. Shown while nothing else
+    /// fails.
+    pub fn reading_failed(&self, why: Option<(String, Option<String>)>) {
+        self.shared.state.lock().reading = why;
+    }
+
+    /// Puts back what [`Outlet::take_owed`] gave and could not be repaid.
+    pub fn owe(&self, views: BTreeSet<String>) {
+        self.shared.state.lock().owed.extend(views);
+    }
+
+    /// Views whose table was found empty since the last call: all rows they have by now are owed.
+    #[must_use]
+    pub fn take_owed(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.shared.state.lock().owed)
+    }
+
+    /// Rows that the store refused since the last call, as rejects.
+    #[must_use]
+    pub fn take_refused(&self) -> Vec<Reject> {
+        std::mem::take(&mut self.shared.state.lock().refused)
     }
 
     /// Everything that is not acknowledged, at this instant.
@@ -296,28 +460,34 @@ impl Outlet {
         let state = &mut *guard;
         let mut updates = state.in_flight.clone();
         updates.extend(state.queue.updates().cloned());
-        Pending::new(updates)
+        Pending::new(updates, state.missing.clone())
     }
 
     /// How the sink is doing, at this instant.
     #[must_use]
     pub fn status(&self) -> OutletStatus {
         let state = self.shared.state.lock();
-        OutletStatus {
+        let mut status = OutletStatus {
             pending_rows: state.rows(),
+            behind: state.missing.is_some(),
             ..state.status.clone()
+        };
+        if let (Some((error, hint)), None) = (&state.reading, &status.error) {
+            status.state = OutletState::Failing;
+            (status.error, status.hint) = (Some(error.clone()), hint.clone());
         }
+        status
     }
 
-    /// Waits until everything offered so far is acknowledged. While the sink fails it goes on
-    /// waiting: [`Outlet::status`] says why.
+    /// Waits until everything offered so far is acknowledged, what is missing included, and nothing
+    /// is owed. While the sink fails it goes on waiting: [`Outlet::status`] says why.
     ///
     /// # Errors
     /// Where the sink is closed and something is left.
     pub async fn drained(&self) -> Result<(), SinkError> {
         self.shared
             .until(|state| match state.status.state {
-                _ if state.rows() == 0 => Some(Ok(())),
+                _ if state.settled() => Some(Ok(())),
                 OutletState::Closed => Some(Err(self.shared.closed())),
                 _ => None,
             })
@@ -374,6 +544,15 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
+    /// The state, where the sink is not closed.
+    fn open(&self) -> Result<MutexGuard<'_, State>, SinkError> {
+        let state = self.state.lock();
+        match state.status.state {
+            OutletState::Closed => Err(self.closed()),
+            _ => Ok(state),
+        }
+    }
+
     fn closed(&self) -> SinkError {
         SinkError::Closed {
             sink: self.name.to_string(),
@@ -422,11 +601,30 @@ impl Shared {
         (status.error, status.hint) = (None, None);
     }
 
-    fn written(&self, took: Duration) {
+    fn written(&self, written: &Written, took: Duration) {
         self.worked();
         let mut state = self.state.lock();
-        let rows = rows(&std::mem::take(&mut state.in_flight));
-        state.status.written_rows += rows as u64;
+        let rows = rows(&std::mem::take(&mut state.in_flight)) as u64;
+        let refused = written.refused.len() as u64;
+        state.status.written_rows += rows.saturating_sub(refused);
+        state.status.refused_rows += refused;
+        for row in &written.refused {
+            let number = row.version.max(state.refused_number.saturating_add(1));
+            state.refused_number = number;
+            if state.refused.len() < REFUSED_LISTED_MAX {
+                state.refused.push(Reject {
+                    at: At::Sink {
+                        sink: Arc::clone(&self.name),
+                        view: row.view.as_str().into(),
+                        number,
+                    },
+                    reason: row.reason,
+                    path: row.column.as_deref().map(Into::into),
+                    length: row.length,
+                    time_ms: now_ms(),
+                });
+            }
+        }
         state.status.writes += 1;
         state.status.last_write_us = Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         drop(state);
@@ -472,6 +670,8 @@ struct Worker {
     views: Vec<Arc<ViewInfo>>,
     prepared: bool,
     retry_at: Option<Instant>,
+    /// When rows that have expired are removed next.
+    expire_at: Instant,
     erasures: mpsc::Receiver<Erasure>,
     stop: CancellationToken,
 }
@@ -495,6 +695,7 @@ impl Worker {
                 () = self.stop.cancelled() => break,
                 Some(erasure) = self.erasures.recv() => self.erase(erasure).await,
                 () = self.shared.due(self.prepared, self.retry_at) => self.step().await,
+                () = tokio::time::sleep_until(self.expire_at), if self.prepared => self.expire().await,
             }
         }
         if let Err(error) = self.sink.close().await {
@@ -510,25 +711,45 @@ impl Worker {
         };
         self.retry_at = match result {
             Ok(()) => None,
-            Err(error) => Some(Instant::now() + self.shared.failed(&error)),
+            Err(error) => {
+                // A store that is back may be another one, or have lost its tables.
+                self.prepared = false;
+                Some(Instant::now() + self.shared.failed(&error))
+            }
         };
     }
 
     async fn prepare(&mut self) -> Result<(), SinkError> {
-        self.sink.prepare(&self.views).await?;
+        let prepared = self.sink.prepare(&self.views).await?;
+        self.shared.state.lock().owed.extend(prepared.empty);
         self.prepared = true;
         self.shared.worked();
+        self.shared.changed.notify_waiters();
         Ok(())
     }
 
     async fn write(&mut self) -> Result<(), SinkError> {
         let updates = self.shared.begin_write();
         let started = Instant::now();
-        self.sink.write(&updates).await?;
+        let written = self.sink.write(&updates).await?;
         let took = started.elapsed();
         debug!(sink = %self.shared.name, rows = rows(&updates), ?took, "written");
-        self.shared.written(took);
+        if !written.refused.is_empty() {
+            let (sink, rows) = (&self.shared.name, written.refused.len());
+            warn!(%sink, rows, "the store refused rows; `falaj rejects list` has them");
+        }
+        self.shared.written(&written, took);
         Ok(())
+    }
+
+    /// A failure here is no failure of the sink: the next write tells whether it works.
+    async fn expire(&mut self) {
+        self.expire_at = Instant::now() + EXPIRE_EVERY;
+        match self.sink.expire().await {
+            Ok(0) => {}
+            Ok(rows) => debug!(sink = %self.shared.name, rows, "expired"),
+            Err(error) => warn!(sink = %self.shared.name, %error, "expired rows may be left"),
+        }
     }
 
     async fn erase(&mut self, erasure: Erasure) {
@@ -538,6 +759,23 @@ impl Worker {
         // Whoever asked may be gone; asking again is harmless.
         let _ = erasure.done.send(erased);
     }
+}
+
+/// Whether each update of an aggregate view is at least as new as the one before it.
+fn ordered(state: &mut State, updates: &[ViewUpdate]) -> Result<(), SinkError> {
+    let aggregates = |update: &&ViewUpdate| update.view.kind == ViewKind::Aggregate;
+    let mut newest = HashMap::new();
+    for update in updates.iter().filter(aggregates) {
+        let view = &update.view.name;
+        let held = newest
+            .entry(view)
+            .or_insert_with(|| state.newest.get(view).copied().unwrap_or(i64::MIN));
+        if update.version < *held {
+            return Err(SinkError::Order { view: view.clone() });
+        }
+        *held = update.version;
+    }
+    Ok(())
 }
 
 fn rows(updates: &[ViewUpdate]) -> usize {

@@ -20,7 +20,7 @@ use falaj_record::{PID, Value, ViewInfo, ViewKind, ViewUpdate};
 use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
-use crate::SinkError;
+use crate::{Place, SinkError};
 
 /// Superseded rows that may lie about before a view's updates are coalesced, beyond as many as
 /// there are live ones.
@@ -59,6 +59,12 @@ impl Queue {
     /// Whether updates of this view belong here.
     pub(crate) fn knows(&self, view: &str) -> bool {
         self.views.iter().any(|queue| queue.view.name == view)
+    }
+
+    /// Whether any of the views here is a row view.
+    pub(crate) fn has_row_views(&self) -> bool {
+        let mut kinds = self.views.iter().map(|queue| queue.view.kind);
+        kinds.any(|kind| kind == ViewKind::Row)
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -223,10 +229,14 @@ fn without(update: &ViewUpdate, pid: &str) -> ViewUpdate {
 #[derive(Clone, Default)]
 pub struct Pending {
     updates: Vec<ViewUpdate>,
+    /// From where rows of row views have to be read again.
+    missing: Option<Place>,
 }
 
 /// First bytes of a saved [`Pending`]; the digit is the version of the form.
-const MAGIC: &[u8; 8] = b"falajpu1";
+const MAGIC: &[u8; 8] = b"falajpu2";
+/// Of the form that had no [`Pending::missing`].
+const MAGIC_1: &[u8; 8] = b"falajpu1";
 /// Column that holds the keys beside a view's own columns. No view has a column of this name.
 const KEY: &str = "_key";
 
@@ -241,8 +251,8 @@ struct Head {
 }
 
 impl Pending {
-    pub(crate) fn new(updates: Vec<ViewUpdate>) -> Self {
-        Self { updates }
+    pub(crate) fn new(updates: Vec<ViewUpdate>, missing: Option<Place>) -> Self {
+        Self { updates, missing }
     }
 
     /// The updates, each view's oldest first.
@@ -251,8 +261,8 @@ impl Pending {
         &self.updates
     }
 
-    pub(crate) fn into_updates(self) -> Vec<ViewUpdate> {
-        self.updates
+    pub(crate) fn into_parts(self) -> (Vec<ViewUpdate>, Option<Place>) {
+        (self.updates, self.missing)
     }
 
     /// How many rows.
@@ -264,14 +274,22 @@ impl Pending {
             .sum()
     }
 
-    /// As bytes: eight bytes of magic, then for each update the length of a JSON head (4 bytes,
-    /// little endian), the head, and its rows with their keys as an Arrow IPC stream. The people
+    /// As bytes: eight bytes of magic, the length of a JSON text (4 bytes, little endian) and the
+    /// text, which says where rows have to be read again from; then for each update the length of
+    /// a JSON head, the head, and its rows with their keys as an Arrow IPC stream. The people
     /// behind the rows are not kept: no sink needs them.
     ///
     /// # Errors
     /// Where an update does not have the columns of its view.
     pub fn to_bytes(&self) -> Result<Vec<u8>, SinkError> {
         let mut bytes = MAGIC.to_vec();
+        let missing = serde_json::to_vec(&self.missing).expect("numbers are always JSON");
+        bytes.extend(
+            u32::try_from(missing.len())
+                .unwrap_or(u32::MAX)
+                .to_le_bytes(),
+        );
+        bytes.extend(missing);
         for update in &self.updates {
             let view = &update.view.name;
             let shape = || SinkError::Shape { view: view.clone() };
@@ -300,15 +318,19 @@ impl Pending {
         let saved = |cause: &str| SinkError::Saved {
             cause: cause.into(),
         };
-        let mut rest = bytes
-            .strip_prefix(MAGIC)
-            .ok_or_else(|| saved("not in the form of this version"))?;
+        let cut = || saved("the bytes are cut");
+        let (mut rest, missing) = match bytes.split_first_chunk::<8>() {
+            Some((MAGIC_1, rest)) => (rest, None),
+            Some((MAGIC, rest)) => {
+                let (missing, rest) = text(rest).ok_or_else(cut)?;
+                let missing = serde_json::from_slice(missing);
+                (rest, missing.map_err(|_| saved("a place is damaged"))?)
+            }
+            _ => return Err(saved("not in the form of this version")),
+        };
         let mut updates = Vec::new();
         while !rest.is_empty() {
-            let cut = || saved("the bytes are cut");
-            let (length, after) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
-            let length = u32::from_le_bytes(*length) as usize;
-            let (head, after) = after.split_at_checked(length).ok_or_else(cut)?;
+            let (head, after) = text(rest).ok_or_else(cut)?;
             let head: Head =
                 serde_json::from_slice(head).map_err(|_| saved("a head is damaged"))?;
             let (rows, after) = after.split_at_checked(head.bytes).ok_or_else(cut)?;
@@ -333,8 +355,14 @@ impl Pending {
             });
             rest = after;
         }
-        Ok(Self { updates })
+        Ok(Self { updates, missing })
     }
+}
+
+/// A text behind its length, and what follows it.
+fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, after) = bytes.split_first_chunk::<4>()?;
+    after.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
 
 impl fmt::Debug for Pending {
@@ -475,7 +503,13 @@ mod tests {
         let (groups, persons) = (counts_view(), people_view());
         let views = [Arc::clone(&groups), Arc::clone(&persons)];
         let whole = counts(&groups, 7, [(Some("x"), 9), (None, 1), (Some(""), 2)]);
-        let pending = Pending::new(vec![slice(&whole, 1, 2), people(&persons, 8, &["p", "q"])]);
+        let pending = Pending::new(
+            vec![slice(&whole, 1, 2), people(&persons, 8, &["p", "q"])],
+            Some(Place {
+                positions: falaj_record::Positions([(0, 7), (3, i64::MAX)].into()),
+                seen: b"anything".as_slice().into(),
+            }),
+        );
         let bytes = pending.to_bytes().expect("updates have their columns");
         let back = Pending::from_bytes(&bytes, &views).expect("nothing changed");
         for (a, b) in pending.updates().iter().zip(back.updates()) {
@@ -483,6 +517,7 @@ mod tests {
             assert_eq!((&a.view, a.watermark), (&b.view, b.watermark));
         }
         assert_eq!((back.updates().len(), back.rows()), (2, 4));
+        assert_eq!(back.missing, pending.missing);
         let none = Pending::default().to_bytes().expect("nothing to write");
         assert_eq!(Pending::from_bytes(&none, &[]).map(|p| p.rows()), Ok(0));
         let gone = Pending::from_bytes(&bytes, &[]).map(|p| p.rows());
@@ -492,7 +527,7 @@ mod tests {
     #[test]
     fn saved_updates_that_do_not_fit_are_refused() {
         let view = counts_view();
-        let bytes = Pending::new(vec![counts(&view, 1, [(Some("a"), 1)])])
+        let bytes = Pending::new(vec![counts(&view, 1, [(Some("a"), 1)])], None)
             .to_bytes()
             .expect("fits");
         let mut other = ViewInfo::clone(&view);

@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use falaj_record::{Column, Hint, Reason, Value, ViewInfo, ViewKind, ViewUpdate};
 use falaj_sinks::conformance::{Misfit, Outage, Store, StoredRow};
-use falaj_sinks::{Retention, Sink, SinkError, SqliteSink};
+use falaj_sinks::{Retention, Sink, SinkError, SqliteSink, Written};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
 use serde_json::Value as Json;
@@ -353,7 +353,7 @@ async fn a_lock_that_ends_is_waited_for() {
         other.execute_batch("COMMIT").expect("and lets go");
     };
     let (written, ()) = tokio::join!(write, unlock);
-    assert_eq!(written, Ok(()));
+    assert_eq!(written, Ok(Written::default()));
 }
 
 #[tokio::test]
@@ -452,7 +452,7 @@ async fn a_file_that_was_removed_is_not_written_into_the_void() {
     for _ in 0..2 {
         assert_eq!(sink.write(&[user(&view, 2, &["p2"])]).await, moved);
     }
-    assert_eq!(sink.erase("p1").await.map(|_| ()), moved);
+    assert_eq!(sink.erase("p1").await.err(), moved.err());
     std::fs::rename(&aside, file.path()).expect("and moved back");
     sink.write(&[user(&view, 2, &["p2"])])
         .await

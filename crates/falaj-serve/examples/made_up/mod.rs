@@ -354,13 +354,17 @@ impl MadeUp {
                 Working::Ok
             },
             pending: if failing { 48 } else { 0 },
+            behind: false,
             written_total: total / 40,
+            refused_total: 0,
             rate: if failing || empty {
                 0.0
             } else {
                 58.0 + wave / 10.0
             },
             last_error: failing.then(|| "no reply from 127.0.0.1:27017 within 5 s".into()),
+            hint: failing.then(|| "start the store, or correct its address".into()),
+            retry_at: retry,
             since: self.started,
         };
         let rejected = if empty { 0 } else { 17 };

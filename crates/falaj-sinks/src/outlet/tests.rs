@@ -3,11 +3,12 @@ use std::collections::BTreeMap;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
+use falaj_record::Reason;
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::conformance::{counts, counts_view, people, people_view};
-use crate::{Inspection, Prepared, Written};
+use crate::{Inspection, Prepared, Refused};
 
 /// A store in memory whose faults can be switched.
 #[derive(Default)]
@@ -18,6 +19,10 @@ struct Shelf {
     /// Rows of each write.
     writes: Mutex<Vec<usize>>,
     erased: Mutex<Vec<String>>,
+    /// Keys of rows that it refuses.
+    refuse: Mutex<Vec<String>>,
+    /// Views that it says are empty when it is prepared.
+    empty: Mutex<Vec<String>>,
     /// While it is set, a write needs a permit to go on.
     gate: Mutex<Option<Arc<Semaphore>>>,
 }
@@ -52,7 +57,8 @@ impl Sink for ShelfSink {
     }
 
     async fn prepare(&mut self, _: &[Arc<ViewInfo>]) -> Result<Prepared, SinkError> {
-        self.0.check().map(|()| Prepared::default())
+        let empty = self.0.empty.lock().clone();
+        self.0.check().map(|()| Prepared { empty })
     }
 
     async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
@@ -62,9 +68,21 @@ impl Sink for ShelfSink {
         }
         self.0.check()?;
         self.0.writes.lock().push(rows(updates));
+        let mut written = Written::default();
         for update in updates {
             let users = update.rows.column(1).as_primitive_opt::<Int64Type>();
             for row in 0..update.keys.len() {
+                if self
+                    .0
+                    .refuse
+                    .lock()
+                    .iter()
+                    .any(|key| key == update.keys.value(row))
+                {
+                    let reason = Reason::RefusedByStore;
+                    written.refused.push(Refused::of(update, row, reason, None));
+                    continue;
+                }
                 let key = (update.view.name.clone(), update.keys.value(row).to_owned());
                 let new = (update.version, users.map_or(0, |users| users.value(row)));
                 let mut rows = self.0.rows.lock();
@@ -72,7 +90,7 @@ impl Sink for ShelfSink {
                 *old = if new.0 > old.0 { new } else { *old };
             }
         }
-        Ok(Written::default())
+        Ok(written)
     }
 
     async fn drop_view(&mut self, view: &str) -> Result<(), SinkError> {
@@ -105,6 +123,10 @@ fn full() -> SinkError {
 }
 
 fn outlet(shelf: &Arc<Shelf>) -> Outlet {
+    outlet_at(shelf, Place::default())
+}
+
+fn outlet_at(shelf: &Arc<Shelf>, offered: Place) -> Outlet {
     let limits = Limits {
         person_rows_max: 4,
         write_rows_max: 1000,
@@ -114,8 +136,18 @@ fn outlet(shelf: &Arc<Shelf>) -> Outlet {
         "local",
         shelf.sink(),
         vec![counts_view(), people_view()],
+        None,
+        offered,
         limits,
     )
+}
+
+/// A place before the record `next` of a topic with one partition.
+fn place(next: i64) -> Place {
+    Place {
+        positions: Positions([(0, next)].into()),
+        seen: next.to_le_bytes().as_slice().into(),
+    }
 }
 
 /// Lets every task run until all of them wait.
@@ -131,8 +163,10 @@ async fn what_is_offered_arrives_and_is_acknowledged() {
     let outlet = outlet(&shelf);
     assert_eq!(outlet.status().state, OutletState::Starting);
     outlet
-        .offer(vec![counts(&view, 1, [(Some("a"), 1), (Some("b"), 2)])])
-        .await
+        .offer(
+            vec![counts(&view, 1, [(Some("a"), 1), (Some("b"), 2)])],
+            place(1),
+        )
         .expect("open");
     outlet.drained().await.expect("open");
     assert_eq!(
@@ -157,8 +191,7 @@ async fn a_failing_sink_keeps_the_newest_of_each_group_and_says_why() {
     for version in 1..=500 {
         let rows = [(Some("a"), version), (Some("b"), -version)];
         outlet
-            .offer(vec![counts(&view, version, rows)])
-            .await
+            .offer(vec![counts(&view, version, rows)], place(1))
             .expect("it never waits");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -191,8 +224,7 @@ async fn a_store_may_come_up_after_the_pipeline() {
     shelf.fail(Some(full()));
     let outlet = outlet(&shelf);
     outlet
-        .offer(vec![counts(&view, 1, [(Some("a"), 1)])])
-        .await
+        .offer(vec![counts(&view, 1, [(Some("a"), 1)])], place(1))
         .expect("open");
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!(outlet.status().state, OutletState::Failing);
@@ -202,39 +234,121 @@ async fn a_store_may_come_up_after_the_pipeline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_of_people_push_back_and_groups_do_not() {
+async fn rows_of_people_beyond_the_bound_are_read_again_and_groups_are_kept() {
     let (shelf, view, groups) = (Arc::<Shelf>::default(), people_view(), counts_view());
     let outlet = outlet(&shelf);
     settle().await;
     shelf.fail(Some(full()));
-    outlet
-        .offer(vec![people(&view, 1, &["p1", "p2", "p3"])])
-        .await
-        .expect("open");
-    outlet
-        .offer(vec![people(&view, 2, &["p4", "p5"])])
-        .await
-        .expect("below the bound");
-    let both = vec![
-        counts(&groups, 3, [(Some("a"), 1)]),
-        people(&view, 3, &["p6"]),
-    ];
-    let wait = Duration::from_mins(1);
-    let offered = tokio::time::timeout(wait, outlet.offer(both.clone())).await;
-    assert!(offered.is_err(), "beyond the bound it waits");
-    assert_eq!(
-        outlet.pending().rows(),
+    let offer = |updates, to| outlet.offer(updates, place(to)).expect("it never waits");
+    offer(vec![people(&view, 1, &["p1", "p2", "p3"])], 3);
+    assert_eq!(outlet.behind(), None);
+    offer(
+        vec![
+            counts(&groups, 2, [(Some("a"), 1)]),
+            people(&view, 2, &["p4", "p5"]),
+        ],
         5,
-        "dropped while it waits, it added nothing"
     );
-    outlet
-        .offer(both[..1].to_vec())
-        .await
-        .expect("groups never wait");
+    let to = place(5).positions;
+    let from = place(3);
+    assert_eq!(outlet.behind(), Some(Behind { from, to }));
+    offer(vec![people(&view, 3, &["p6"])], 6);
+    offer(vec![counts(&groups, 4, [(Some("a"), 2)])], 7);
+    assert_eq!(outlet.pending().rows(), 4, "three people and one group");
+    let no_room = tokio::time::timeout(Duration::from_mins(1), outlet.wants_more()).await;
+    assert!(no_room.is_err(), "while there is no room nothing is read");
+    assert!(outlet.status().behind);
+
     shelf.fail(None);
-    outlet.offer(both[1..].to_vec()).await.expect("room again");
+    let behind = outlet.wants_more().await.expect("open");
+    assert_eq!((behind.from, behind.to), (place(3), place(7).positions));
+    // Meanwhile one more comes, with a version from before what is read again.
+    offer(vec![people(&view, 5, &["p7"])], 8);
+    outlet
+        .refill(vec![people(&view, 6, &["p4", "p5", "p6"])], place(7))
+        .expect("open");
+    let behind = outlet.wants_more().await.expect("open");
+    assert_eq!((behind.from, behind.to), (place(7), place(8).positions));
+    outlet
+        .refill(vec![people(&view, 6, &["p7"])], place(8))
+        .expect("open");
+    assert_eq!(outlet.behind(), None);
+    // Taken from the clock before the refill above, and behind it in the topic.
+    offer(vec![people(&view, 5, &["p7", "p8"])], 10);
     outlet.drained().await.expect("open");
-    assert_eq!(shelf.counts().len(), 7);
+    assert_eq!(shelf.counts().len(), 9);
+    let version = |key: &str| shelf.rows.lock()[&("people".to_owned(), key.to_owned())].0;
+    assert!(version("p7") > 7, "the newer record has the newer version");
+    assert_eq!(version("p8"), version("p7"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_without_row_views_is_never_behind() {
+    let shelf = Arc::<Shelf>::default();
+    let views = vec![counts_view()];
+    let limits = Limits::default();
+    let outlet = Outlet::new("local", shelf.sink(), views, None, Place::default(), limits);
+    outlet.read_again(place(0));
+    outlet
+        .offer(vec![people(&people_view(), 1, &["p1"])], place(9))
+        .expect("open");
+    assert_eq!(outlet.behind(), None);
+    outlet.drained().await.expect("open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_rows_are_told_once_each_with_a_growing_number() {
+    let (shelf, view) = (Arc::<Shelf>::default(), people_view());
+    shelf.refuse.lock().push("p2".into());
+    let outlet = outlet(&shelf);
+    for version in 7..=8 {
+        outlet
+            .offer(vec![people(&view, version, &["p1", "p2"])], place(version))
+            .expect("open");
+        outlet.drained().await.expect("open");
+    }
+    let refused = outlet.take_refused();
+    let at = |number| At::Sink {
+        sink: "local".into(),
+        view: "people".into(),
+        number,
+    };
+    let places: Vec<_> = refused.iter().map(|reject| reject.at.clone()).collect();
+    assert_eq!(places, [at(7), at(8)]);
+    assert!(outlet.take_refused().is_empty());
+    let status = outlet.status();
+    assert_eq!((status.written_rows, status.refused_rows), (2, 2));
+    assert_eq!(status.state, OutletState::Ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_lost_its_tables_is_owed_their_rows() {
+    let (shelf, view) = (Arc::<Shelf>::default(), counts_view());
+    shelf.empty.lock().push("counts".into());
+    let outlet = outlet(&shelf);
+    let offer = |version| {
+        let update = counts(&view, version, [(Some("a"), version)]);
+        outlet.offer(vec![update], place(version)).expect("open");
+    };
+    offer(1);
+    settle().await;
+    assert_eq!(outlet.status().pending_rows, 0);
+    let owing = tokio::time::timeout(Duration::from_mins(1), outlet.drained()).await;
+    assert!(owing.is_err(), "it owes rows");
+    assert_eq!(outlet.take_owed(), BTreeSet::from(["counts".to_owned()]));
+    assert_eq!(outlet.take_owed(), BTreeSet::new());
+    outlet.drained().await.expect("open");
+    shelf.fail(Some(full()));
+    offer(2);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    shelf.fail(None);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(outlet.take_owed(), BTreeSet::from(["counts".to_owned()]));
+    outlet
+        .repay(vec![counts(&view, 3, [(Some("a"), 2), (Some("b"), 1)])])
+        .expect("open");
+    outlet.drained().await.expect("open");
+    assert_eq!(shelf.counts().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,8 +358,7 @@ async fn a_large_backlog_goes_out_in_bounded_writes() {
     let groups: Vec<_> = (0..2500).map(|n| n.to_string()).collect();
     let rows = groups.iter().map(|group| (Some(group.as_str()), 1));
     outlet
-        .offer(vec![counts(&view, 1, rows)])
-        .await
+        .offer(vec![counts(&view, 1, rows)], place(1))
         .expect("open");
     outlet.drained().await.expect("open");
     assert_eq!(*shelf.writes.lock(), [1000, 1000, 500]);
@@ -259,13 +372,14 @@ async fn what_is_being_written_is_still_pending() {
     *shelf.gate.lock() = Some(Arc::clone(&gate));
     let outlet = outlet(&shelf);
     outlet
-        .offer(vec![counts(&view, 1, [(Some("a"), 1)])])
-        .await
+        .offer(vec![counts(&view, 1, [(Some("a"), 1)])], place(1))
         .expect("open");
     settle().await;
     outlet
-        .offer(vec![counts(&view, 2, [(Some("a"), 2), (Some("b"), 2)])])
-        .await
+        .offer(
+            vec![counts(&view, 2, [(Some("a"), 2), (Some("b"), 2)])],
+            place(1),
+        )
         .expect("open");
     let pending = outlet.pending();
     let versions: Vec<_> = pending
@@ -301,16 +415,15 @@ async fn a_closed_outlet_takes_nothing_and_an_old_version_is_refused() {
     let (shelf, view) = (Arc::<Shelf>::default(), counts_view());
     let outlet = outlet(&shelf);
     let at = |version| vec![counts(&view, version, [(Some("a"), version)])];
-    outlet.offer(at(5)).await.expect("open");
+    outlet.offer(at(5), place(1)).expect("open");
     assert_eq!(
-        outlet.offer(at(4)).await,
+        outlet.offer(at(4), place(2)),
         Err(SinkError::Order {
             view: "counts".into()
         })
     );
     outlet
-        .offer(at(5))
-        .await
+        .offer(at(5), place(2))
         .expect("parts of one version may follow each other");
     outlet.drained().await.expect("open");
     outlet.close().await;
@@ -319,8 +432,8 @@ async fn a_closed_outlet_takes_nothing_and_an_old_version_is_refused() {
         sink: "local".into(),
     };
     assert_eq!(outlet.status().state, OutletState::Closed);
-    assert_eq!(outlet.offer(at(6)).await, Err(closed()));
-    assert_eq!(outlet.room().await, Err(closed()));
+    assert_eq!(outlet.offer(at(6), place(3)), Err(closed()));
+    assert_eq!(outlet.wants_more().await, Err(closed()));
     assert_eq!(outlet.erase("p1").await, Err(closed()));
     assert_eq!(outlet.drained().await, Ok(()), "nothing is left");
 }
@@ -332,11 +445,12 @@ async fn views_that_the_sink_does_not_take_are_dropped() {
         "local",
         shelf.sink(),
         vec![counts_view()],
+        None,
+        Place::default(),
         Limits::default(),
     );
     outlet
-        .offer(vec![people(&people_view(), 1, &["p1"])])
-        .await
+        .offer(vec![people(&people_view(), 1, &["p1"])], place(1))
         .expect("open");
     outlet.drained().await.expect("open");
     assert_eq!(shelf.writes.lock().len(), 0);
@@ -347,14 +461,12 @@ async fn an_erased_person_is_in_neither_queue_nor_store() {
     let (shelf, view) = (Arc::<Shelf>::default(), people_view());
     let outlet = outlet(&shelf);
     outlet
-        .offer(vec![people(&view, 1, &["p1", "p2"])])
-        .await
+        .offer(vec![people(&view, 1, &["p1", "p2"])], place(1))
         .expect("open");
     outlet.drained().await.expect("open");
     shelf.fail(Some(full()));
     outlet
-        .offer(vec![people(&view, 2, &["p1", "p3"])])
-        .await
+        .offer(vec![people(&view, 2, &["p1", "p3"])], place(1))
         .expect("open");
     settle().await;
     assert_eq!(outlet.erase("p1").await, Err(full()));
@@ -363,6 +475,27 @@ async fn an_erased_person_is_in_neither_queue_nor_store() {
     outlet.drained().await.expect("open");
     assert_eq!(shelf.counts().into_keys().collect::<Vec<_>>(), ["p2", "p3"]);
     assert_eq!(*shelf.erased.lock(), ["p1"]);
+}
+
+/// The person of the record before the place `at`: every fourth has one.
+fn person(at: i64) -> Option<String> {
+    (at % 4 == 0).then(|| format!("p{at}"))
+}
+
+/// What reads a topic again does for an outlet that has room, a few records further.
+async fn read_on(outlet: &Outlet, persons: &Arc<ViewInfo>, version: &mut i64, records: i64) {
+    let wanted = tokio::time::timeout(Duration::from_millis(1), outlet.wants_more()).await;
+    let Ok(Ok(Behind { from, to })) = wanted else {
+        return;
+    };
+    let first = from.positions.next(0);
+    let last = to.next(0).min(first + records);
+    let pids: Vec<_> = (first + 1..=last).filter_map(person).collect();
+    let pids: Vec<_> = pids.iter().map(String::as_str).collect();
+    *version += 1;
+    outlet
+        .refill(vec![people(persons, *version, &pids)], place(last))
+        .expect("open");
 }
 
 /// A checkpoint holds the input's position and what is pending; after a kill the input is read
@@ -385,7 +518,7 @@ async fn kills_and_faults_at_any_moment_lose_nothing() {
         let (mut at, mut version) = (0_i64, 0);
         let mut checkpoint = (at, Pending::default().to_bytes().expect("nothing in it"));
         while at < 300 {
-            match random(12) {
+            match random(14) {
                 0 => shelf.fail(Some(full())),
                 1 | 2 => shelf.fail(None),
                 3 => tokio::time::sleep(Duration::from_millis(random(40_000))).await,
@@ -393,29 +526,33 @@ async fn kills_and_faults_at_any_moment_lose_nothing() {
                     checkpoint = (at, outlet.pending().to_bytes().expect("columns fit"));
                 }
                 5 if random(4) == 0 => {
-                    outlet = self::outlet(&shelf);
+                    outlet = self::outlet_at(&shelf, place(checkpoint.0));
                     let pending = Pending::from_bytes(&checkpoint.1, &views);
                     outlet.restore(pending.expect("what was saved can be read"));
                     at = checkpoint.0;
                 }
+                6 | 7 => read_on(&outlet, persons, &mut version, 20).await,
                 _ => {
                     at += 1;
                     version += 1;
-                    let (group, pid) = (format!("g{}", at % 17), format!("p{at}"));
+                    let group = format!("g{}", at % 17);
                     let update = counts(groups, version, [(Some(group.as_str()), at)]);
                     expected.insert(format!("[\"{group}\"]"), at);
-                    outlet.push(vec![update]).expect("open");
-                    if at % 10 == 0 {
+                    let mut updates = vec![update];
+                    if let Some(pid) = person(at) {
                         expected.insert(pid.clone(), 0);
-                        outlet
-                            .push(vec![people(persons, version, &[&pid])])
-                            .expect("open");
+                        updates.push(people(persons, version, &[&pid]));
                     }
+                    outlet.offer(updates, place(at)).expect("open");
                 }
             }
             settle().await;
         }
         shelf.fail(None);
+        while outlet.behind().is_some() {
+            read_on(&outlet, persons, &mut version, 20).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
         outlet.drained().await.expect("open");
         assert_eq!(shelf.counts(), expected, "seed {seed}");
     }
