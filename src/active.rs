@@ -3,6 +3,7 @@
 //! Always: one is active. On the embedded log the lock on the data directory says who; on a cluster a
 //! lease does, and the cluster refuses what the loser of a lease publishes.
 //! Always: a second one on a cluster waits as standby, and takes over where the checkpoints say.
+//! Always: a command that changes what a pipeline keeps never waits: it is the one, or it is refused.
 //! Absent on purpose: a standby of the embedded log. Whoever restarts the process is its standby.
 
 use std::sync::Arc;
@@ -24,6 +25,8 @@ const LOCK_LOOK: Duration = Duration::from_millis(500);
 const CONNECT_RETRY: Duration = Duration::from_secs(2);
 /// How long a lease may take that nobody else holds; only then it is said that falaj waits.
 const LEASE_PATIENCE: Duration = Duration::from_secs(4);
+/// Longest wait for a lease whose holder may have died: the cluster notices that after 6 s.
+const LEASE_WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// What only the active falaj has.
 pub struct Active {
@@ -57,6 +60,36 @@ pub async fn activate(
         })
     };
     stop.run_until_cancelled(ready).await.transpose()
+}
+
+/// Becomes the active one where no falaj runs the pipeline.
+///
+/// # Errors
+/// Where one does, or as [`activate`].
+pub async fn activate_now(plan: &Plan, dir: &DataDir) -> Result<Active, Failure> {
+    let lock = dir.lock()?;
+    let (broker, log) = connected(plan, dir, Until::CaughtUp).await?;
+    let topic = &plan.config.topic;
+    let lease = broker.lease(&topic.name).await;
+    let lease = lease.map_err(|e| Failure::stage(&e))?;
+    match tokio::time::timeout(LEASE_WAIT_MAX, lease.wait()).await {
+        Ok(held) => held.map_err(|e| Failure::stage(&e))?,
+        Err(_) => {
+            return Err(Failure::run(
+                Fault::new(format!(
+                    "another falaj is running this pipeline on `{}`",
+                    topic.brokers
+                ))
+                .hint("stop it and its standbys first"),
+            ));
+        }
+    }
+    Ok(Active {
+        lock,
+        broker,
+        log,
+        lease,
+    })
 }
 
 async fn locked(plan: &Plan, dir: &DataDir) -> Result<Lock, Failure> {

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use falaj_record::{Ledger, Positions, SourceLedger};
 use serde::{Deserialize, Serialize};
 
+use crate::held::Decided;
+use crate::replay::Replays;
 use crate::state::State;
 
 const MAGIC: &[u8; 8] = b"FALAJCK1";
@@ -23,6 +25,8 @@ const MAGIC: &[u8; 8] = b"FALAJCK1";
 const FRAME_BYTES: usize = 8 + 8 + 4;
 /// How many checkpoints are kept.
 const KEPT: usize = 2;
+/// How many sources are remembered that were read before, as where a file a day is.
+const SOURCES_KEPT: usize = 1000;
 /// Where they are kept.
 const FOLDER: &str = "checkpoints";
 const SUFFIX: &str = ".checkpoint";
@@ -39,6 +43,64 @@ pub struct SourceState {
     pub ledger: SourceLedger,
     /// End of each topic partition at that moment.
     pub ends: Positions,
+    /// Offset in the topic of rejects; those of this source before it are counted.
+    #[serde(default)]
+    pub rejects_from: i64,
+    /// Sources that were read before this one, the last one last.
+    #[serde(default)]
+    pub before: Vec<Before>,
+    /// What was read again of the rejects.
+    #[serde(default)]
+    pub replays: Replays,
+}
+
+/// Where a source stood when another one was read in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    pub id: String,
+    pub positions: BTreeMap<i32, u64>,
+    pub rejects_from: i64,
+}
+
+impl SourceState {
+    /// Goes over to source `id`, where it stood if it was read before.
+    pub fn turn_to(&mut self, id: &str) {
+        if self.id == id {
+            return;
+        }
+        let there = self.before.iter().position(|before| before.id == id);
+        let there = there.map(|at| self.before.remove(at));
+        let left = Before {
+            id: std::mem::replace(&mut self.id, id.to_owned()),
+            positions: std::mem::take(&mut self.positions),
+            rejects_from: std::mem::take(&mut self.rejects_from),
+        };
+        if let Some(before) = there {
+            (self.positions, self.rejects_from) = (before.positions, before.rejects_from);
+        }
+        if !left.id.is_empty() {
+            self.before.push(left);
+        }
+        if self.before.len() > SOURCES_KEPT {
+            self.before.remove(0);
+        }
+    }
+
+    /// Takes note of what was read again of what was decided before.
+    pub fn passed(&mut self, decided: &Decided) {
+        if let Some(end) = decided.over() {
+            self.rejects_from = self.rejects_from.max(end);
+        }
+    }
+
+    /// Up to where each part of source `id` is counted; nothing where it was never read.
+    pub fn stood(&self, id: &str) -> Option<&BTreeMap<i32, u64>> {
+        if self.id == id {
+            return Some(&self.positions);
+        }
+        let before = self.before.iter().find(|before| before.id == id)?;
+        Some(&before.positions)
+    }
 }
 
 /// What stands in the head of a checkpoint.
@@ -109,6 +171,13 @@ impl Checkpoint {
             lengths,
         };
         Self { head, blobs }
+    }
+
+    /// Puts where the source stands in its place: nothing else changed since it was written.
+    pub fn set_source(&mut self, source: SourceState, at_ms: i64) {
+        self.head.ledger.source = source.ledger.clone();
+        self.head.source = source;
+        self.head.at_ms = at_ms;
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -297,6 +366,39 @@ mod tests {
         let newest = found.newest.unwrap();
         assert_eq!((newest.head.at_ms, newest.head.positions.next(1)), (5, 42));
         assert_eq!(newest.blobs["views"], [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_source_that_is_read_again_goes_on_where_it_stood() {
+        let mut state = SourceState::default();
+        state.turn_to("a");
+        state.positions.insert(0, 7);
+        state.rejects_from = 3;
+        state.turn_to("b");
+        assert!(state.positions.is_empty() && state.rejects_from == 0);
+        assert_eq!(state.stood("a"), Some(&[(0, 7)].into()));
+        state.turn_to("a");
+        assert_eq!((state.positions.get(&0), state.rejects_from), (Some(&7), 3));
+        assert_eq!(state.stood("b"), Some(&BTreeMap::new()));
+        assert_eq!(state.stood("c"), None);
+        for id in 0..2 * SOURCES_KEPT {
+            state.turn_to(&format!("file {id}"));
+        }
+        assert_eq!(state.before.len(), SOURCES_KEPT);
+    }
+
+    #[test]
+    fn a_checkpoint_of_the_version_before_replays_is_read() {
+        let head = r#"{"at_ms":1,"policy":"p","topic":"t","positions":{"0":3},
+            "source":{"id":"file-1","positions":{"0":9},
+                "ledger":{"in":9,"published":7,"rejected":2,"withheld":0},"ends":{"0":7}},
+            "ledger":{"source":{"in":9,"published":7,"rejected":2,"withheld":0},
+                "topic":{"read":3,"out":3,"rejected":0,"duplicate":0},"views":{}},
+            "rejects":{"wrong type":2},"lengths":[]}"#;
+        let head: Head = serde_json::from_str(head).unwrap();
+        assert_eq!(head.source.replays, Replays::default());
+        assert_eq!(head.ledger.source.replayed, 0);
+        assert_eq!(head.ledger.imbalance(), None);
     }
 
     #[test]

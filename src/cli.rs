@@ -59,7 +59,7 @@ pub enum Command {
     Topic(Topic),
     /// The embedded log on its own, for Kafka clients.
     Broker(Broker),
-    /// Lists the records that could not be used.
+    /// Lists the records that could not be used, and reads them again.
     #[command(subcommand)]
     Rejects(Rejects),
     /// Prints the JSON Schema of the pipeline file, for editors.
@@ -275,6 +275,8 @@ fn pair(text: &str) -> Result<(String, String), &'static str> {
 pub enum Rejects {
     /// Position, reason, path and length of each reject; never its value.
     List(RejectsList),
+    /// Reads rejected records again once the pipeline file is mended, and publishes what passes.
+    Replay(RejectsReplay),
 }
 
 #[derive(Debug, Args)]
@@ -282,6 +284,18 @@ pub struct RejectsList {
     #[command(flatten)]
     pub pipeline: Pipeline,
     /// One JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RejectsReplay {
+    #[command(flatten)]
+    pub pipeline: Pipeline,
+    /// Also reads what an earlier replay rejected, though no declared field changed since.
+    #[arg(long)]
+    pub again: bool,
+    /// The counts as one JSON object.
     #[arg(long)]
     pub json: bool,
 }

@@ -29,15 +29,17 @@ use falaj_views::Views;
 use tokio_util::sync::CancellationToken;
 
 use crate::active::Active;
-use crate::checkpoint::{Checkpoint, Checkpoints, Found, Moment, SourceState};
+use crate::catch_up::{self, CatchUp, place};
+use crate::checkpoint::{Checkpoint, Checkpoints, Found, Head, Moment, SourceState};
 use crate::clock::{SharedClock, VersionClock, now_ms, now_us};
 use crate::data_dir::{DataDir, Lock, Policies};
 use crate::failure::{Failure, Fault};
+use crate::held::{self, Decided, part_name};
 use crate::ingest::Requests;
 use crate::plan::{Plan, raw_topic};
 use crate::raw::RawTopics;
+use crate::replay;
 use crate::report::Notes;
-use crate::reread::{self, Reread, place};
 use crate::state::State;
 
 /// Names of the blobs in a checkpoint.
@@ -50,8 +52,6 @@ const SINK: &str = "sink:";
 const TOPIC_RETRY: Duration = Duration::from_millis(500);
 /// Longest wait for the group to take positions, which nothing depends on.
 const SHOW_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Most rejects read at once while counting those of the source.
-const REJECTS_READ_MAX: usize = 4096;
 /// Most bytes taken from the topic in one read while a view is computed again.
 const REBUILD_BYTES_MAX: usize = 8 << 20;
 
@@ -79,6 +79,8 @@ pub struct Intake {
     /// For each part of the source that gave records: the highest position of it that each
     /// partition of the topic had at the start.
     held: BTreeMap<i32, BTreeMap<i32, u64>>,
+    /// What was decided before the start of records that are read once more.
+    decided: Decided,
     state: Arc<Mutex<SourceState>>,
     pub notes: Arc<Notes>,
 }
@@ -125,7 +127,13 @@ impl Intake {
         let source = self.source.as_mut();
         let id = source_identity(&self.keys, source.kind(), source.material());
         let kept = locked(&self.state).clone();
-        let state = resume_source(source, &id, kept, self.topic.as_ref()).await?;
+        let topic = self.topic.as_ref();
+        let mut state = resume_source(source, &id, kept, topic).await?;
+        if source.rereads() {
+            let decided = Decided::look(&state, source.parted(), topic).await;
+            self.decided = decided.map_err(|e| Failure::stage(&e))?;
+            state.passed(&self.decided);
+        }
         *locked(&self.state) = state;
         Ok(true)
     }
@@ -152,9 +160,10 @@ impl Intake {
     pub async fn publish(
         &mut self,
         portion: &Portion,
-        passage: Passage,
+        mut passage: Passage,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
+        let before = self.decided.take_out(portion.part, &mut passage);
         let Passage {
             mut cleared,
             rejects,
@@ -164,7 +173,7 @@ impl Intake {
         let passed = cleared.get().messages.len() as u64;
         let earlier = &portion.earlier;
         drop_held(&mut cleared, &earlier.held);
-        let published = cleared.get().messages.len() as u64;
+        let published = cleared.get().messages.len() as u64 + before.published;
         let first = rejects.partition_point(|reject| {
             matches!(reject.at, At::Source { position, .. } if Some(position) <= earlier.rejected)
         });
@@ -173,36 +182,13 @@ impl Intake {
         if !known && !self.look_what_is_held(portion.part, &part, stop).await? {
             return Ok(());
         }
-        let mut failed = false;
-        loop {
-            if let Some(held) = self.held.get(&portion.part) {
-                drop_held(&mut cleared, held);
-            }
-            match self.topic.publish(cleared.clone()).await {
-                Ok(()) => break,
-                Err(e) if e.passing() => {
-                    failed = true;
-                    self.notes
-                        .failing("topic", Some(Fault::from_error(&e).chain()));
-                    let pause = tokio::time::sleep(TOPIC_RETRY);
-                    // Some partitions may have taken their part: those must not get it twice.
-                    if stop.run_until_cancelled(pause).await.is_none()
-                        || !self.look_what_is_held(portion.part, &part, stop).await?
-                    {
-                        return Ok(());
-                    }
-                }
-                Err(e) => return Err(Failure::stage(&e)),
-            }
-        }
-        if failed {
-            self.notes.failing("topic", None);
-        }
-        let rejecting = || self.topic.reject(rejected);
-        if patiently(&self.notes, "topic", stop, rejecting)
-            .await?
-            .is_none()
-        {
+        let topic = self.topic.as_ref();
+        // Rejects first: a record that the topic has not is asked again after a kill, and if the
+        // file was changed by then, what it said of the others must stand.
+        let rejecting = || topic.reject(rejected);
+        let told = patiently(&self.notes, "topic", stop, rejecting).await?;
+        let held = self.held.entry(portion.part).or_default();
+        if told.is_none() || !publish(topic, &self.notes, &part, cleared, held, stop).await? {
             return Ok(());
         }
         let asking = || self.topic.offsets();
@@ -215,11 +201,14 @@ impl Intake {
         {
             let mut state = locked(&self.state);
             state.positions.insert(portion.part, last.position);
-            state.ledger.r#in += published + rejected.len() as u64 + withheld;
+            let rejected = rejected.len() as u64 + before.rejected;
+            state.ledger.r#in += published + rejected + withheld;
             state.ledger.published += published;
-            state.ledger.rejected += rejected.len() as u64;
+            state.ledger.rejected += rejected;
             state.ledger.withheld += withheld;
             state.ends = Positions(offsets.iter().map(|o| (o.partition, o.end)).collect());
+            self.decided.pass(portion.part, last.position);
+            state.passed(&self.decided);
         }
         if let Some(held) = self.held.get_mut(&portion.part)
             && held.values().all(|highest| *highest <= last.position)
@@ -253,7 +242,7 @@ impl Intake {
         let name = self
             .names
             .entry(part)
-            .or_insert_with(|| part_identity(&locked(state).id, parted, part));
+            .or_insert_with(|| part_name(&locked(state).id, parted, part));
         Arc::clone(name)
     }
 
@@ -275,7 +264,7 @@ impl Intake {
 ///
 /// # Errors
 /// What will not pass.
-async fn patiently<T, F: Future<Output = Result<T, TopicError>>>(
+pub async fn patiently<T, F: Future<Output = Result<T, TopicError>>>(
     notes: &Notes,
     stage: &'static str,
     stop: &CancellationToken,
@@ -304,20 +293,52 @@ async fn patiently<T, F: Future<Output = Result<T, TopicError>>>(
 }
 
 /// A stop came while the topic could not be used.
-fn interrupted() -> Failure {
+pub fn interrupted() -> Failure {
     Failure::run(
         Fault::new("stopped while the topic could not be used")
             .hint("start again: it goes on from the last checkpoint, and nothing is lost"),
     )
 }
 
-/// Identity of a part: of the source itself, where that has no parts.
-fn part_identity(source: &str, parted: bool, part: i32) -> Arc<str> {
-    if parted {
-        format!("{source}.{part}").into()
-    } else {
-        source.into()
+/// Publishes records of `source`, but for those up to what each partition holds (`held`); false where
+/// `stop` came first. While what is wrong may pass, this waits and tries again.
+///
+/// # Errors
+/// What will not pass.
+pub async fn publish(
+    topic: &dyn Topic,
+    notes: &Notes,
+    source: &str,
+    mut cleared: Cleared<Outbound>,
+    held: &mut BTreeMap<i32, u64>,
+    stop: &CancellationToken,
+) -> Result<bool, Failure> {
+    let mut failed = false;
+    loop {
+        drop_held(&mut cleared, held);
+        match topic.publish(cleared.clone()).await {
+            Ok(()) => break,
+            Err(e) if e.passing() => {
+                failed = true;
+                notes.failing("topic", Some(Fault::from_error(&e).chain()));
+                let pause = tokio::time::sleep(TOPIC_RETRY);
+                if stop.run_until_cancelled(pause).await.is_none() {
+                    return Ok(false);
+                }
+                // Some partitions may have taken their part: those must not get it twice.
+                let asking = || topic.highest(source);
+                let Some(now) = patiently(notes, "topic", stop, asking).await? else {
+                    return Ok(false);
+                };
+                *held = now;
+            }
+            Err(e) => return Err(Failure::stage(&e)),
+        }
     }
+    if failed {
+        notes.failing("topic", None);
+    }
+    Ok(true)
 }
 
 /// Leaves out the records up to what each partition holds.
@@ -773,6 +794,8 @@ pub async fn open(
         Checkpoints::open(Arc::clone(&place)).map_err(|e| unreadable_in("the checkpoints", e))?;
     let kept = Kept::of(found);
     kept.check(plan, topic.as_ref()).await?;
+    let mut stood = kept.source();
+    replay::settle(&mut stood, topic.as_ref()).await?;
     let earlier = Policies::open(&place)?.with(plan.policy.declarations(), &place)?;
 
     let source = open_source(plan, dir, &keys, &broker, stop).await?;
@@ -781,7 +804,7 @@ pub async fn open(
     // Each call names the part of the source that its records are of.
     let of = source.kind().into();
     let gate = Gate::new(Arc::clone(&plan.policy), pseudonyms, &keys, of, partitions);
-    let state = Arc::new(Mutex::new(kept.source()));
+    let state = Arc::new(Mutex::new(stood));
 
     let mut decoder = Decoder::new(Arc::clone(&plan.policy), &keys, &earlier);
     if let Some(bytes) = kept.blob(SEEN) {
@@ -810,11 +833,11 @@ pub async fn open(
     let clock =
         VersionClock::open(Arc::clone(&place)).map_err(|e| unreadable_in("the clock", e))?;
     let clock = SharedClock::new(clock);
-    let offered = reread::place(&positions, decoder.seen());
+    let offered = catch_up::place(&positions, decoder.seen());
     let sinks = open_sinks(plan, dir, &kept, &offered).await?;
     let views = resume_views(plan, &kept, &keys, &earlier, topic.as_ref()).await?;
     for outlet in sinks.handles() {
-        let reread = Reread {
+        let catch_up = CatchUp {
             outlet,
             broker: Arc::clone(&broker),
             topic: plan.config.topic.name.clone(),
@@ -824,7 +847,7 @@ pub async fn open(
             earlier: earlier.clone(),
             views: Box::new(plan.row_views()),
         };
-        tokio::spawn(reread.run());
+        tokio::spawn(catch_up.run());
     }
     notes.note(|noted| {
         noted.ledger = kept.ledger();
@@ -863,6 +886,7 @@ pub async fn open(
         topic,
         names: BTreeMap::new(),
         held: BTreeMap::new(),
+        decided: Decided::default(),
         state,
         notes: Arc::clone(&notes),
     };
@@ -894,32 +918,12 @@ impl Kept {
             return Ok(());
         };
         let head = &checkpoint.head;
-        if head.topic != topic.identity() {
-            return Err(Failure::run(
-                Fault::new(format!(
-                    "topic `{}` is another one than the checkpoint belongs to",
-                    plan.config.topic.name
-                ))
-                .hint("bring the old topic back, or start anew with `falaj reset`"),
-            ));
-        }
+        check_topic(head, plan, topic).await?;
         if head.policy != plan.policy.hash() && !plan.rebuilds_all() {
             return Err(Failure::run(
                 Fault::new("the declared fields changed since the last run")
                     .hint("`--rebuild '*'` computes all views again from the topic; `falaj reset` starts anew"),
             ));
-        }
-        for offsets in topic.offsets().await.map_err(|e| Failure::stage(&e))? {
-            let next = head.positions.next(offsets.partition);
-            if next > offsets.end {
-                return Err(Failure::run(
-                    Fault::new(format!(
-                        "the checkpoint is at offset {next} of partition {}, and the topic ends at {}",
-                        offsets.partition, offsets.end
-                    ))
-                    .hint("the topic lost records it had: restore it, or start anew with `falaj reset`"),
-                ));
-            }
         }
         Ok(())
     }
@@ -957,6 +961,37 @@ impl Kept {
     }
 }
 
+/// Whether a checkpoint belongs to the topic that is there, and not to more of it than there is.
+///
+/// # Errors
+/// Where it does not.
+pub async fn check_topic(head: &Head, plan: &Plan, topic: &dyn Topic) -> Result<(), Failure> {
+    if head.topic != topic.identity() {
+        return Err(Failure::run(
+            Fault::new(format!(
+                "topic `{}` is another one than the checkpoint belongs to",
+                plan.config.topic.name
+            ))
+            .hint("bring the old topic back, or start anew with `falaj reset`"),
+        ));
+    }
+    for offsets in topic.offsets().await.map_err(|e| Failure::stage(&e))? {
+        let next = head.positions.next(offsets.partition);
+        if next > offsets.end {
+            return Err(Failure::run(
+                Fault::new(format!(
+                    "the checkpoint is at offset {next} of partition {}, and the topic ends at {}",
+                    offsets.partition, offsets.end
+                ))
+                .hint(
+                    "the topic lost records it had: restore it, or start anew with `falaj reset`",
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn unreadable(part: &str) -> Failure {
     Failure::run(
         Fault::new(format!(
@@ -973,30 +1008,42 @@ async fn open_source(
     broker: &Arc<dyn Broker>,
     stop: &CancellationToken,
 ) -> Result<Box<dyn Source>, Failure> {
+    let mut opening = opening(plan, dir, broker, true, stop).await?;
+    if let SourceConfig::Ingest(_) = &plan.config.source {
+        let keys = keys.clone();
+        opening.journal = Some(Journalled {
+            path: dir.ingest(),
+            digest: Arc::new(move |kind, bytes| keys.digest(kind, bytes)),
+            partitions: plan.config.topic.partitions,
+        });
+    }
+    falaj_source::open(&plan.config.source, opening)
+        .await
+        .map_err(|e| Failure::stage(&e))
+}
+
+/// What the source of a plan needs to know to be read. `make` says whether a raw topic may be made.
+///
+/// # Errors
+/// Where the broker of a raw topic cannot be used.
+pub async fn opening(
+    plan: &Plan,
+    dir: &DataDir,
+    broker: &Arc<dyn Broker>,
+    make: bool,
+    stop: &CancellationToken,
+) -> Result<Opening, Failure> {
     let mut opening = Opening {
         inc: plan.policy.inc().to_vec(),
         max_record: plan.config.pipeline.max_record,
         ..Opening::new(&plan.folder, stop.clone())
     };
-    match &plan.config.source {
-        SourceConfig::Kafka(kafka) => {
-            let own = &plan.config.topic;
-            let raw = RawTopics::connect(raw_topic(kafka, own), plan, broker, &dir.topic()).await;
-            opening.broker = Some(Arc::new(raw.map_err(|e| Failure::stage(&e))?));
-        }
-        SourceConfig::Ingest(_) => {
-            let keys = keys.clone();
-            opening.journal = Some(Journalled {
-                path: dir.ingest(),
-                digest: Arc::new(move |kind, bytes| keys.digest(kind, bytes)),
-                partitions: plan.config.topic.partitions,
-            });
-        }
-        SourceConfig::Http(_) | SourceConfig::File(_) => {}
+    if let SourceConfig::Kafka(kafka) = &plan.config.source {
+        let config = raw_topic(kafka, &plan.config.topic);
+        let raw = RawTopics::connect(config, plan, broker, &dir.topic(), make).await;
+        opening.broker = Some(Arc::new(raw.map_err(|e| Failure::stage(&e))?));
     }
-    falaj_source::open(&plan.config.source, opening)
-        .await
-        .map_err(|e| Failure::stage(&e))
+    Ok(opening)
 }
 
 /// Sets the source to go on where the last checkpoint or the topic says, and gives its state.
@@ -1010,14 +1057,8 @@ async fn resume_source(
     kept: SourceState,
     topic: &dyn Topic,
 ) -> Result<SourceState, Failure> {
-    let same = *kept.id == **id;
-    let mut state = SourceState {
-        id: id.to_string(),
-        ..kept
-    };
-    if !same {
-        state.positions.clear();
-    }
+    let mut state = kept;
+    state.turn_to(id);
     if !source.rereads() {
         let held = topic.highest(id).await.map_err(|e| Failure::stage(&e))?;
         let after = state.positions.get(&0).copied().unwrap_or(0);
@@ -1030,31 +1071,23 @@ async fn resume_source(
         for offsets in offsets {
             state.ends.advance(offsets.partition, offsets.end);
         }
-        let (mut next, mut rejected) = (0, None);
-        loop {
-            let rejects = topic
-                .rejects(next, REJECTS_READ_MAX)
-                .await
-                .map_err(|e| Failure::stage(&e))?;
-            let Some((last, _)) = rejects.last() else {
-                break;
+        let mut rejected = None;
+        held::rejects(topic, 0, |_, reject| {
+            let At::Source { source, position } = &reject.at else {
+                return;
             };
-            next = last + 1;
-            for (_, reject) in &rejects {
-                let At::Source { source, position } = &reject.at else {
-                    continue;
-                };
-                if source != id {
-                    continue;
-                }
-                rejected = rejected.max(Some(*position));
-                if *position > after {
-                    state.ledger.r#in += 1;
-                    state.ledger.rejected += 1;
-                    highest = highest.max(*position);
-                }
+            if source != id {
+                return;
             }
-        }
+            rejected = rejected.max(Some(*position));
+            if *position > after {
+                state.ledger.r#in += 1;
+                state.ledger.rejected += 1;
+                highest = highest.max(*position);
+            }
+        })
+        .await
+        .map_err(|e| Failure::stage(&e))?;
         state.positions.insert(0, highest);
         let held = Held {
             records: held,

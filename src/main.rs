@@ -4,6 +4,7 @@
 //! The data path is in `pipeline.rs`; `ARCHITECTURE.md` is the map.
 
 mod active;
+mod catch_up;
 mod checkpoint;
 mod cli;
 mod clock;
@@ -12,6 +13,7 @@ mod config;
 mod data_dir;
 mod document;
 mod failure;
+mod held;
 mod ingest;
 mod line;
 mod panel;
@@ -19,8 +21,8 @@ mod pipeline;
 mod plan;
 mod raw;
 mod reader;
+mod replay;
 mod report;
-mod reread;
 mod state;
 mod stdio;
 
@@ -78,6 +80,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Topic(command) => commands::topic::topic(command).await,
         Command::Rejects(Rejects::List(args)) => commands::rejects::list(&args).await,
+        Command::Rejects(Rejects::Replay(args)) => commands::rejects::replay(&args).await,
         Command::Broker(args) => commands::broker::broker(args).await,
         Command::Schema => {
             let text = serde_json::to_string_pretty(&config::schema()).expect("a schema is JSON");

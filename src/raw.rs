@@ -1,7 +1,7 @@
 //! Topics that others write raw records to, for `[source.kafka]`.
 //!
-//! Always: on the embedded log a topic that is not there is made, so that producers have somewhere to
-//! write; on a cluster it is somebody else's, and waited for.
+//! Always: on the embedded log a topic that is not there is made for a run, so that producers have
+//! somewhere to write; on a cluster it is somebody else's, and waited for.
 //! Absent on purpose: writing to them.
 
 use std::path::Path;
@@ -20,10 +20,12 @@ use crate::plan::Plan;
 pub struct RawTopics {
     broker: Arc<dyn Broker>,
     config: TopicConfig,
+    make: bool,
 }
 
 impl RawTopics {
     /// Connects to where the topic of `config` is: `broker`, where that is the pipeline's own one.
+    /// `make` says whether a topic may be made there.
     ///
     /// # Errors
     /// Where it cannot be connected to.
@@ -32,13 +34,18 @@ impl RawTopics {
         plan: &Plan,
         broker: &Arc<dyn Broker>,
         folder: &Path,
+        make: bool,
     ) -> Result<Self, TopicError> {
         let broker = if config.brokers == plan.config.topic.brokers {
             Arc::clone(broker)
         } else {
             falaj_topic::connect(&config, folder, &plan.folder).await?
         };
-        Ok(Self { broker, config })
+        Ok(Self {
+            broker,
+            config,
+            make,
+        })
     }
 
     async fn opened(&self, topic: &str) -> Result<Option<Arc<dyn Topic>>, TopicError> {
@@ -47,7 +54,7 @@ impl RawTopics {
             Err(TopicError::Missing { .. }) => {}
             Err(error) => return Err(error),
         }
-        if !self.config.embedded() {
+        if !self.make || !self.config.embedded() {
             return Ok(None);
         }
         match self.broker.create(&self.config).await {

@@ -94,7 +94,7 @@ export function ledger(status) {
   if (!checkpoint) return;
   const { source, topic, views } = ledger;
   const lines = [
-    line("source", source.in, "in", { published: source.published, rejected: source.rejected, withheld: source.withheld }),
+    line("source", source.in, "in", { published: source.published, rejected: source.rejected, withheld: source.withheld }, { published: source.replayed }),
     line("topic", topic.read, "read", { out: topic.out, rejected: topic.rejected, duplicate: topic.duplicate }),
     ...Object.entries(views).map(([name, view]) => line(name, topic.out, "out", view)),
   ];
@@ -106,10 +106,11 @@ export function ledger(status) {
   ]);
 }
 
-function line(name, whole, word, parts) {
+function line(name, whole, word, parts, replayed = {}) {
   const entries = Object.entries(parts);
   const balances = entries.reduce((sum, [, n]) => sum + n, 0) === whole;
-  const sum = entries.flatMap(([part, n], i) => [i ? " + " : "", node("b", [count(n)]), ` ${part}`]);
+  const again = (part) => (replayed[part] ? [" (", node("b", [count(replayed[part])]), " replayed)"] : []);
+  const sum = entries.flatMap(([part, n], i) => [i ? " + " : "", node("b", [count(n)]), ` ${part}`, ...again(part)]);
   const li = node("li", [
     node("h3", [node("i", [], "mark"), name, " ", node("span", [balances ? "balances" : "does not balance"], "sr")]),
     node("p", [node("b", [count(whole)]), ` ${word} = `, ...sum]),

@@ -91,6 +91,7 @@ impl Example {
             lateness: Duration::from_secs(10),
             people: self.policy.k().max(self.policy.delta_k()) as usize,
             partitions: self.file.topic.partitions.cast_signed(),
+            pid_required: true,
         };
         Views::plan(self.policy.schema(), &specs, &options).expect("the example is right")
     }

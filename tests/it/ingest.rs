@@ -126,7 +126,7 @@ fn requests_are_answered_when_their_records_are_on_the_topic() {
     });
     assert_eq!(
         status["ledger"]["source"],
-        json!({"in": 6, "published": 4, "rejected": 2, "withheld": 0})
+        json!({"in": 6, "published": 4, "rejected": 2, "withheld": 0, "replayed": 0})
     );
     assert_eq!(status["source"]["kind"], "ingest");
     assert_balanced(&status["ledger"]);
@@ -204,7 +204,7 @@ fn a_request_with_a_key_counts_once_over_kills() {
         let rejected = sent.unsigned_abs();
         assert_eq!(
             status["ledger"]["source"],
-            json!({"in": all + rejected, "published": all, "rejected": rejected, "withheld": 0})
+            json!({"in": all + rejected, "published": all, "rejected": rejected, "withheld": 0, "replayed": 0})
         );
         assert_eq!(status["ledger"]["topic"]["duplicate"], 0);
         assert_balanced(&status["ledger"]);

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::harness::{
     Dice, PATIENCE, Running, Workplace, assert_balanced, falaj, output, stderr, stdout,
 };
+use crate::replay;
 
 /// Whether the long run was asked for.
 fn long() -> bool {
@@ -113,6 +114,63 @@ fn kill_9_of_falaj_loses_and_doubles_nothing_on_a_cluster() {
         topic_len(&ledger)
     );
     place.compare(&records, &place.tap(&pipeline));
+}
+
+#[test]
+fn rejects_are_replayed_onto_a_cluster_once_and_not_while_a_falaj_runs() {
+    const ALL: u64 = 30_000;
+    let Some(kafka) = shared() else { return };
+    let place = Workplace::new();
+    let records = replay::lines(1..=ALL, |n| match n {
+        n if n % 3 == 0 => replay::record(n, "1.5"),
+        n => replay::record(n, "2"),
+    });
+    place.write("records.ndjson", records.as_bytes());
+    let pipeline = replay::measured(&place, replay::FILE);
+    let on_cluster = format!("name = \"it.replay\"\nbrokers = \"{}\"", kafka.brokers());
+    let text = std::fs::read_to_string(&pipeline).unwrap();
+    let text = text.replacen("name = \"messages.cleared\"", &on_cluster, 1);
+    assert!(text.contains(&on_cluster));
+    std::fs::write(&pipeline, text).unwrap();
+    let before = place.run_to_end(&pipeline, &[]);
+    assert_eq!(before["source"], replay::source_ledger(ALL, ALL / 3 * 2, 0));
+    let mut dice = Dice::new();
+    for _ in 0..3 {
+        let args = replay::replay_args(&place, &pipeline, &replay::MENDED);
+        let mut replaying = falaj(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(3000 + dice.below(2000)));
+        let _ = replaying.kill();
+        replaying.wait().unwrap();
+    }
+    let last = replay::replay(&place, &pipeline, &replay::MENDED);
+    assert_eq!(
+        (&last["rejected_again"], &last["gone"]),
+        (&0.into(), &0.into())
+    );
+    let ledger = replay::rebuilt(&place, &pipeline);
+    assert_eq!(ledger["source"], replay::source_ledger(ALL, ALL, ALL / 3));
+    replay::each_once(&place, &pipeline, 1..=ALL);
+    assert_eq!(replay::rows(&place), replay::from_scratch(&records));
+
+    let running = Running::start(&place.run_args(&pipeline, &replay::MENDED));
+    let here = replay::try_replay(&place, &pipeline, &replay::MENDED);
+    let elsewhere = place.path().join("elsewhere").display().to_string();
+    let path = pipeline.display().to_string();
+    let there = output(["rejects", "replay", &path, "--data-dir", &elsewhere]);
+    for refused in [here, there] {
+        assert_eq!(refused.status.code(), Some(1));
+        let said = stderr(&refused);
+        assert!(
+            said.contains("another falaj is running this pipeline"),
+            "{said}"
+        );
+    }
+    let (code, said) = running.terminate();
+    assert_eq!(code, Some(0), "{said:?}");
 }
 
 /// Records on the topic: those published, and repeats that the decoder told apart.

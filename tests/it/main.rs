@@ -14,4 +14,5 @@ mod ingest;
 mod kafka;
 mod leak;
 mod pipeline;
+mod replay;
 mod source_kafka;

@@ -15,23 +15,23 @@ use serde_json::{Value, json};
 use crate::harness::{Dice, Running, Workplace, assert_balanced, output, repository, stderr};
 
 /// A raw topic in the log of a pipeline that does not run.
-struct RawTopic {
+pub struct RawTopic {
     folder: PathBuf,
 }
 
 impl RawTopic {
-    fn of(place: &Workplace) -> Self {
+    pub fn of(place: &Workplace) -> Self {
         let folder = place.data().join("topic");
         std::fs::create_dir_all(&folder).unwrap();
         Self { folder }
     }
 
-    fn open(&self) -> Log {
+    pub fn open(&self) -> Log {
         Log::open(&self.folder, LogOptions::default()).unwrap()
     }
 
     /// Makes it, in place of one that is there.
-    fn make(&self, partitions: i32, settings: Settings) {
+    pub fn make(&self, partitions: i32, settings: Settings) {
         let log = self.open();
         if log.topic("messages").is_some() {
             log.delete("messages").unwrap();
@@ -41,7 +41,7 @@ impl RawTopic {
     }
 
     /// Appends values, as a producer that compresses sends them: in batches, with keys.
-    fn write(&self, partition: i32, values: &[Option<Bytes>]) {
+    pub fn write(&self, partition: i32, values: &[Option<Bytes>]) {
         let log = self.open();
         let topic = log.topic("messages").unwrap();
         for some in values.chunks(200) {
@@ -77,7 +77,7 @@ fn record((value, offset): (Option<Bytes>, i32)) -> Record {
     }
 }
 
-fn some(value: &Value) -> Option<Bytes> {
+pub fn some(value: &Value) -> Option<Bytes> {
     Some(Bytes::from(serde_json::to_vec(value).unwrap()))
 }
 
@@ -124,7 +124,7 @@ fn counted(place: &Workplace, pipeline: &Path) -> BTreeMap<i64, u32> {
     counted
 }
 
-fn caught_up(running: &Running, records: u64) -> Value {
+pub fn caught_up(running: &Running, records: u64) -> Value {
     let status = running.wait_for("/api/v1/status", |status| {
         let (source, topic) = (&status["ledger"]["source"], &status["ledger"]["topic"]);
         source["in"].as_u64() >= Some(records) && topic["read"] == source["published"]
@@ -134,7 +134,7 @@ fn caught_up(running: &Running, records: u64) -> Value {
     status
 }
 
-fn ended_well(running: Running) {
+pub fn ended_well(running: Running) {
     let (code, said) = running.terminate();
     assert_eq!(code, Some(0), "{said:?}");
 }

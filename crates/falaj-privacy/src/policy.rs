@@ -197,6 +197,18 @@ impl Policy {
         &self.declarations.hash
     }
 
+    /// What decides whether a record passes the gate: the policy, whether it needs a subject, and
+    /// how long it may be. Where this is the same, a record that was rejected is rejected again.
+    #[must_use]
+    pub fn gate(&self) -> String {
+        let subject = if self.subject_required {
+            "required"
+        } else {
+            "optional"
+        };
+        format!("{}/{subject}/{}", self.hash(), self.max_record)
+    }
+
     /// The header `falaj.policy` of cleared records, in ASCII: `1:<hash>:<mac>`, the MAC being the
     /// first 16 bytes of HMAC-SHA256 over the hash, in hexadecimal.
     #[must_use]

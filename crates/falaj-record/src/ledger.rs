@@ -13,6 +13,10 @@ pub struct SourceLedger {
     pub rejected: u64,
     /// Kept out on purpose.
     pub withheld: u64,
+    /// Of those published: rejected once, and published by a replay. A replay moves a record from
+    /// `rejected` to `published`; it came in once.
+    #[serde(default)]
+    pub replayed: u64,
 }
 
 /// Counts from the topic to the views.
@@ -59,6 +63,12 @@ impl Ledger {
             return Some(format!(
                 "source: in {} is not published {} + rejected {} + withheld {}",
                 s.r#in, s.published, s.rejected, s.withheld
+            ));
+        }
+        if s.replayed > s.published {
+            return Some(format!(
+                "source: replayed {} is more than published {}",
+                s.replayed, s.published
             ));
         }
         if t.read != t.out + t.rejected + t.duplicate {

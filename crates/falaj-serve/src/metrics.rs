@@ -273,6 +273,7 @@ fn checkpoint(text: &mut Text, status: &Status) {
     entry("source", "", "published", source.published);
     entry("source", "", "rejected", source.rejected);
     entry("source", "", "withheld", source.withheld);
+    entry("source", "", "replayed", source.replayed);
     entry("topic", "", "read", topic.read);
     entry("topic", "", "out", topic.out);
     entry("topic", "", "rejected", topic.rejected);

@@ -472,13 +472,17 @@ fn ledger(status: Option<&Status>) -> String {
     };
     let ledger = &status.ledger;
     let (source, topic) = (&ledger.source, &ledger.topic);
+    let published = match source.replayed {
+        0 => "published".to_owned(),
+        replayed => format!("published (<b>{}</b> replayed)", grouped(replayed)),
+    };
     let mut lines = vec![
         (
             "source".to_owned(),
             source.r#in,
             "in",
             vec![
-                (source.published, "published"),
+                (source.published, published.as_str()),
                 (source.rejected, "rejected"),
                 (source.withheld, "withheld"),
             ],

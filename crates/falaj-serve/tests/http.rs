@@ -349,7 +349,7 @@ async fn status_has_the_shape_of_the_contract() {
     assert_eq!(keys(ledger), set(&["source", "topic", "views"]));
     assert_eq!(
         keys(&ledger["source"]),
-        set(&["in", "published", "rejected", "withheld"])
+        set(&["in", "published", "rejected", "withheld", "replayed"])
     );
     assert_eq!(
         keys(&ledger["topic"]),
@@ -432,6 +432,8 @@ async fn metrics_pass_the_format_check() {
         );
     }
     assert!(answer.text().contains("falaj_ledger_balanced 1\n"));
+    let replayed = "falaj_ledger_records_total{stage=\"source\",view=\"\",entry=\"replayed\"} 3\n";
+    assert!(answer.text().contains(replayed));
     assert!(answer.text().contains("falaj_ready 0\n"));
     assert!(
         !answer.text().contains("view=\"users\""),

@@ -41,6 +41,16 @@ impl SourceConfig {
     pub fn finite(&self) -> bool {
         matches!(self, Self::File(_))
     }
+
+    /// Whether a record can be read again by its position, also by another process.
+    #[must_use]
+    pub fn gives_again(&self) -> bool {
+        match self {
+            Self::File(file) => !file.is_stdin(),
+            Self::Kafka(_) => true,
+            Self::Http(_) | Self::Ingest(_) => false,
+        }
+    }
 }
 
 // By hand: the texts of serde's enums are about elements and variants.

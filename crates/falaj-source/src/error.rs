@@ -157,6 +157,12 @@ pub enum SourceError {
         /// The raw topic.
         topic: String,
     },
+    /// No such raw topic.
+    #[error("topic `{topic}`, which raw records are read from, is not there")]
+    NoTopic {
+        /// The raw topic.
+        topic: String,
+    },
     /// The raw topic cannot be read.
     #[error("cannot read raw records from topic `{topic}`: {cause}")]
     Topic {
@@ -224,6 +230,9 @@ impl Hint for SourceError {
             }
             Self::Deleted { .. } => {
                 "start falaj again: a topic that is made anew is read from its start".into()
+            }
+            Self::NoTopic { .. } => {
+                "`falaj check --connect` says what the broker has".into()
             }
             Self::Topic { hint, .. } => return hint.clone(),
             Self::Read { .. } | Self::Stopped | Self::Unsupported { .. } => return None,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use falaj_record::{Fetched, Positions, Raw};
+use falaj_record::{Fetched, Message, Positions, Raw};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -184,42 +184,13 @@ impl KafkaSource {
 
     /// Tells what is waited for and waits; an error where waiting does not help.
     async fn wait(&mut self, error: RawLogError) -> Result<(), SourceError> {
-        let topic = self.topic.clone();
-        let (cause, hint) = match error {
-            RawLogError::Passing { cause, hint } => (cause, hint),
-            RawLogError::Failed { cause, hint } => {
-                return Err(SourceError::Topic { topic, cause, hint });
-            }
-            RawLogError::Overtaken {
-                partition,
-                wanted,
-                start,
-            } => {
-                return Err(SourceError::Overtaken {
-                    topic,
-                    partition,
-                    wanted,
-                    start,
-                });
-            }
-            RawLogError::BeyondEnd {
-                partition,
-                wanted,
-                end,
-            } => {
-                return Err(SourceError::LostEnd {
-                    topic,
-                    partition,
-                    wanted,
-                    end,
-                });
-            }
-            RawLogError::Deleted => return Err(SourceError::Deleted { topic }),
+        let RawLogError::Passing { cause, hint } = error else {
+            return Err(failed(&self.topic, error));
         };
         self.attempts = self.attempts.saturating_add(1);
         let wait = self.backoff.after(self.attempts);
         if self.attempts == 1 {
-            tracing::warn!(topic, cause, "cannot read raw records for now");
+            tracing::warn!(topic = self.topic, cause, "cannot read raw records for now");
         }
         self.status.send_modify(|status| {
             status.state = SourceState::Retrying;
@@ -264,15 +235,7 @@ impl KafkaSource {
         for part in fetched {
             self.reached.advance(part.partition, part.next);
             self.ends.advance(part.partition, part.end);
-            let raws: Vec<Raw> = part
-                .messages
-                .into_iter()
-                .map(|message| Raw {
-                    bytes: message.value.unwrap_or_default(),
-                    // Offsets are not negative.
-                    position: message.offset.unsigned_abs() + 1,
-                })
-                .collect();
+            let raws: Vec<Raw> = part.messages.into_iter().map(raw).collect();
             bytes += raws.iter().map(|raw| raw.bytes.len() as u64).sum::<u64>();
             if !raws.is_empty() {
                 self.backlog.push_back(Portion {
@@ -431,6 +394,56 @@ impl Source for KafkaSource {
     async fn done(&mut self, outcome: Outcome<'_>) {
         let next = i64::try_from(outcome.position).unwrap_or(i64::MAX);
         self.durable.advance(outcome.part, next);
+    }
+}
+
+/// The record that a message is, whatever it holds.
+pub(crate) fn raw(message: Message) -> Raw {
+    Raw {
+        position: position(message.offset),
+        bytes: message.value.unwrap_or_default(),
+    }
+}
+
+/// The position of the record at an offset.
+pub(crate) fn position(offset: i64) -> u64 {
+    // Offsets are not negative.
+    offset.unsigned_abs() + 1
+}
+
+/// The offset of the record at a position, if one can be there.
+pub(crate) fn offset(position: u64) -> Option<i64> {
+    i64::try_from(position.checked_sub(1)?).ok()
+}
+
+/// What somebody is told who does not wait.
+pub(crate) fn failed(topic: &str, error: RawLogError) -> SourceError {
+    let topic = topic.to_owned();
+    match error {
+        RawLogError::Passing { cause, hint } | RawLogError::Failed { cause, hint } => {
+            SourceError::Topic { topic, cause, hint }
+        }
+        RawLogError::Overtaken {
+            partition,
+            wanted,
+            start,
+        } => SourceError::Overtaken {
+            topic,
+            partition,
+            wanted,
+            start,
+        },
+        RawLogError::BeyondEnd {
+            partition,
+            wanted,
+            end,
+        } => SourceError::LostEnd {
+            topic,
+            partition,
+            wanted,
+            end,
+        },
+        RawLogError::Deleted => SourceError::Deleted { topic },
     }
 }
 

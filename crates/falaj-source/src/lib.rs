@@ -29,6 +29,7 @@ mod journal;
 mod kafka;
 mod lines;
 mod reply;
+mod reread;
 mod source;
 mod status;
 
@@ -39,5 +40,6 @@ pub use fault::Fault;
 pub use ingest::{Desk, Form, Journalled, Place, Receipt, Refusal, Rejected, Request};
 pub use kafka::{RawBroker, RawLog, RawLogError, RawOffsets};
 pub use reply::Unusable;
+pub use reread::{Found, Reread, reread};
 pub use source::{Digest, Earlier, Held, Opening, Outcome, Portion, Source, open};
 pub use status::{SourceState, SourceStatus};

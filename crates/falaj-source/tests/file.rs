@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use falaj_record::{ByteSize, Hint, Raw};
-use falaj_source::{FileConfig, Opening, Source, SourceConfig, SourceError, SourceState, open};
+use falaj_source::{
+    FileConfig, IngestConfig, Opening, Source, SourceConfig, SourceError, SourceState, open, reread,
+};
 use tokio_util::sync::CancellationToken;
 
 async fn opened(
@@ -307,4 +309,110 @@ async fn a_pipe_gives_each_line_as_it_comes() {
     let last = rest(&mut *source).await;
     assert_eq!(last.len(), 1);
     writer.join().expect("the writer ends");
+}
+
+/// The records of a file at positions, in calls of a few; how many positions had none.
+async fn read_again(
+    text: &[u8],
+    path: Option<&str>,
+    calls: &[&[u64]],
+) -> (Vec<(u64, Vec<u8>)>, u64) {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("records"), text).expect("written");
+    let config = SourceConfig::File(FileConfig {
+        path: "records".into(),
+        records: path.map(Into::into),
+    });
+    let opening = Opening {
+        max_record: ByteSize(1000),
+        ..Opening::new(folder.path(), CancellationToken::new())
+    };
+    let source = open(&config, opening.clone()).await.expect("opens");
+    let mut again = reread(&config, opening).await.expect("opens again");
+    assert_eq!((again.kind(), again.parted()), ("file", false));
+    assert_eq!(again.material(), source.material(), "it is the same source");
+    let (mut records, mut gone) = (Vec::new(), 0);
+    for wanted in calls {
+        let mut wanted = *wanted;
+        while !wanted.is_empty() {
+            let found = again.read(0, wanted).await.expect("readable");
+            let found = found.expect("not stopped");
+            assert!((1..=wanted.len()).contains(&found.looked_at));
+            gone += (found.looked_at - found.raws.len()) as u64;
+            records.extend(found.raws.iter().map(|r| (r.position, r.bytes.to_vec())));
+            wanted = &wanted[found.looked_at..];
+        }
+    }
+    (records, gone)
+}
+
+#[tokio::test]
+async fn chosen_records_are_read_again_and_those_that_are_gone_are_told() {
+    let line = |n: u32| format!("{{\"n\":{n}}}\n");
+    let lines: String = (1..=20_000).map(line).collect();
+    let record = |n: u64| (n, format!("{{\"n\":{n}}}").into_bytes());
+    let (found, gone) = read_again(
+        lines.as_bytes(),
+        None,
+        &[&[3, 4, 9000], &[9001, 19_999], &[20_000, 20_001, 30_000]],
+    )
+    .await;
+    assert_eq!(found, [3, 4, 9000, 9001, 19_999, 20_000].map(record));
+    assert_eq!(gone, 2, "lines beyond the end");
+
+    // A blank line is no record; a line that is too long is handed on cut, for the gate to say so.
+    let text = format!("{}\n\r\n{}\n{}", line(1), "x".repeat(2000), line(5));
+    let (found, gone) = read_again(text.as_bytes(), None, &[&[1, 2, 3], &[4, 5]]).await;
+    assert_eq!(gone, 2);
+    assert_eq!(found[0], record(1));
+    assert_eq!((found[1].0, found[1].1.len()), (4, 1001));
+    assert_eq!(found[2], record(5));
+
+    let (found, gone) = read_again(
+        b"{\"users\":[{\"n\":1},{\"n\":2}]}{\"users\":[{\"n\":3}]}",
+        Some("users"),
+        &[&[2, 3, 4]],
+    )
+    .await;
+    assert_eq!((found, gone), (vec![record(2), record(3)], 1));
+    let (found, gone) = read_again(b"", None, &[&[1]]).await;
+    assert_eq!((found, gone), (vec![], 1));
+}
+
+#[tokio::test]
+async fn what_is_read_again_at_once_is_bounded_and_a_stop_ends_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let big = format!("\"{}\"\n", "x".repeat(3 << 20));
+    std::fs::write(folder.path().join("records"), big.repeat(4)).expect("written");
+    let config = SourceConfig::File(FileConfig {
+        path: "records".into(),
+        records: None,
+    });
+    let stop = CancellationToken::new();
+    let opening = Opening::new(folder.path(), stop.clone());
+    let mut again = reread(&config, opening).await.expect("opens");
+    let found = again.read(0, &[1, 2, 3, 4]).await.expect("readable");
+    let found = found.expect("not stopped");
+    assert_eq!((found.looked_at, found.raws.len()), (2, 2));
+    stop.cancel();
+    assert!(again.read(0, &[3, 4]).await.expect("no error").is_none());
+}
+
+#[tokio::test]
+async fn what_gives_a_record_once_cannot_be_read_again() {
+    for (config, kind) in [
+        (
+            SourceConfig::File(FileConfig {
+                path: "-".into(),
+                records: None,
+            }),
+            "file",
+        ),
+        (SourceConfig::Ingest(IngestConfig::default()), "ingest"),
+    ] {
+        assert!(!config.gives_again());
+        let opening = Opening::new(".", CancellationToken::new());
+        let refused = reread(&config, opening).await.err().expect("refused");
+        assert!(matches!(refused, SourceError::Unsupported { kind: k } if k == kind));
+    }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use falaj_record::{Fetched, Hint, Message, Positions};
 use falaj_source::{
     Backoff, KafkaConfig, Opening, Outcome, RawBroker, RawLog, RawLogError, RawOffsets, Source,
-    SourceConfig, SourceError, SourceState, open,
+    SourceConfig, SourceError, SourceState, open, reread,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -345,4 +345,97 @@ async fn a_broker_that_is_away_is_waited_for_and_what_is_gone_is_an_error_that_s
         let error = source.next().await.expect_err(text);
         assert!(error.to_string().contains(text), "{error}");
     }
+}
+
+/// Opens it to read records once more.
+async fn again(log: &Log) -> Result<Box<dyn falaj_source::Reread>, SourceError> {
+    let config = SourceConfig::Kafka(KafkaConfig {
+        topic: "messages".into(),
+        brokers: None,
+        group: None,
+    });
+    let opening = Opening {
+        broker: Some(Arc::new(log.clone())),
+        ..Opening::new(".", CancellationToken::new())
+    };
+    reread(&config, opening).await
+}
+
+/// The positions of a part that are still there, of those wanted.
+async fn there(source: &mut dyn falaj_source::Reread, part: i32, wanted: &[u64]) -> Vec<u64> {
+    let found = source.read(part, wanted).await.expect("readable");
+    let found = found.expect("not stopped");
+    assert_eq!(found.looked_at, wanted.len());
+    found.raws.iter().map(|raw| raw.position).collect()
+}
+
+#[tokio::test]
+async fn chosen_records_are_read_again_where_they_are_still_there() {
+    let log = Log::default();
+    log.with(|memory| memory.made = true);
+    log.write(0, (0..70_000).map(|_| Some("{\"n\":1}")));
+    log.write(1, [Some("a"), None, Some("c")]);
+    log.write(2, [Some("x")]);
+    log.with(|memory| memory.partitions.get_mut(&1).expect("written").0 = 7);
+    let mut source = again(&log).await.expect("opens");
+    assert_eq!((source.kind(), source.parted()), ("kafka", true));
+    assert_eq!(source.material(), b"identity");
+    // Near each other, far from each other, and beyond the end.
+    let wanted = [1, 2, 5000, 29_000, 69_999, 70_000, 70_001];
+    let found = there(&mut *source, 0, &wanted).await;
+    assert_eq!(found, wanted[..6]);
+    // Retention took the first seven; position 0 stands nowhere.
+    let found = there(&mut *source, 1, &[0, 1, 7, 8, 9, 10, 11]).await;
+    assert_eq!(found, [8, 9, 10]);
+    assert!(there(&mut *source, 5, &[1, 2]).await.is_empty());
+    let found = source.read(2, &[1]).await.expect("readable");
+    let raws = found.expect("not stopped").raws;
+    assert_eq!(raws[0].bytes, Bytes::from_static(b"x"));
+}
+
+#[tokio::test]
+async fn retention_that_is_faster_takes_records_and_a_broker_that_is_away_is_an_error() {
+    let log = Log::default();
+    assert!(
+        matches!(again(&log).await.err(), Some(SourceError::NoTopic { topic }) if topic == "messages")
+    );
+    log.with(|memory| memory.made = true);
+    log.write(0, (0..9).map(|_| Some("{}")));
+    let mut source = again(&log).await.expect("opens");
+    log.with(|memory| {
+        let (start, values) = memory.partitions.get_mut(&0).expect("written");
+        *start = 5;
+        values.drain(..5);
+    });
+    // It opened before, and goes to the part only now: it must not wait for what is gone.
+    let mut early = again(&log).await.expect("opens");
+    assert_eq!(there(&mut *early, 0, &[6]).await, [6]);
+    log.with(|memory| {
+        let (start, values) = memory.partitions.get_mut(&0).expect("written");
+        *start = 7;
+        values.drain(..2);
+    });
+    assert_eq!(
+        there(&mut *early, 0, &[7, 8, 9]).await,
+        [7, 8, 9],
+        "read before"
+    );
+    assert_eq!(there(&mut *source, 0, &[2, 7, 8]).await, [8]);
+
+    let passing = RawLogError::Passing {
+        cause: "away".into(),
+        hint: Some("start it".into()),
+    };
+    log.with(|memory| memory.faults.push(passing));
+    let error = again(&log).await.err().expect("away");
+    assert_eq!(error.hint().as_deref(), Some("start it"));
+    let overtaken = RawLogError::Overtaken {
+        partition: 0,
+        wanted: 7,
+        start: 8,
+    };
+    let mut source = again(&log).await.expect("opens");
+    assert!(there(&mut *source, 0, &[1]).await.is_empty());
+    log.with(|memory| memory.faults.push(overtaken));
+    assert_eq!(there(&mut *source, 0, &[8, 9]).await, [9]);
 }

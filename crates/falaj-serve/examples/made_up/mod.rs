@@ -467,6 +467,7 @@ fn ledger(total: u64, rejected: u64) -> Ledger {
             published,
             rejected,
             withheld: 5,
+            replayed: 3,
         },
         topic: TopicLedger {
             read: published + 2,

@@ -25,8 +25,8 @@ const READ_WAIT: Duration = Duration::from_millis(500);
 /// Wait between tries while the topic cannot be read.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Reads again for one sink.
-pub struct Reread {
+/// Reads the topic again for one sink.
+pub struct CatchUp {
     pub outlet: Arc<Outlet>,
     pub broker: Arc<dyn Broker>,
     pub topic: String,
@@ -46,7 +46,7 @@ struct Reader {
     at: Positions,
 }
 
-impl Reread {
+impl CatchUp {
     /// Reads whenever the outlet is behind and has room, until it is closed.
     pub async fn run(self) {
         let mut reader = None;
