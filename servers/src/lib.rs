@@ -11,11 +11,13 @@
 
 mod certificates;
 mod kafka;
+mod mongo;
 mod python;
 mod server;
 mod tool;
 
 pub use certificates::Certificates;
 pub use kafka::{Kafka, KafkaOptions, Listener, User, kafka_compile, kafka_tool};
+pub use mongo::{Flavour, Mongo, MongoOptions};
 pub use python::Venv;
 pub use tool::{have, kcat};

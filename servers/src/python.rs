@@ -38,6 +38,11 @@ impl Venv {
         })
     }
 
+    /// The environment that lies in `folder` already.
+    pub(crate) fn at(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
     /// Its interpreter, on empty input, with output as it comes and no files written beside sources.
     #[must_use]
     pub fn python(&self) -> Command {

@@ -5,7 +5,9 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{KINDS, Retention, Sink, SinkError, SqliteConfig, SqliteSink};
+use crate::{
+    KINDS, MongodbConfig, MongodbSink, Retention, Sink, SinkError, SqliteConfig, SqliteSink,
+};
 
 /// A `[sinks.NAME]` table; `type` names the kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -14,6 +16,8 @@ use crate::{KINDS, Retention, Sink, SinkError, SqliteConfig, SqliteSink};
 pub enum SinkConfig {
     /// A SQLite file.
     Sqlite(SqliteConfig),
+    /// A MongoDB database.
+    Mongodb(MongodbConfig),
 }
 
 /// A kind of sink, as the registry [`KINDS`] lists it.
@@ -44,6 +48,7 @@ impl SinkConfig {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Sqlite(_) => "sqlite",
+            Self::Mongodb(_) => "mongodb",
         }
     }
 
@@ -52,6 +57,7 @@ impl SinkConfig {
     pub fn views(&self) -> &Selection {
         match self {
             Self::Sqlite(config) => &config.views,
+            Self::Mongodb(config) => &config.views,
         }
     }
 
@@ -60,6 +66,7 @@ impl SinkConfig {
     pub fn store(&self, places: Places<'_>) -> String {
         match self {
             Self::Sqlite(config) => config.file(places).display().to_string(),
+            Self::Mongodb(config) => config.store(),
         }
     }
 
@@ -77,12 +84,17 @@ impl SinkConfig {
             Self::Sqlite(config) => {
                 Box::new(SqliteSink::new(config.file(places), retention.clone()))
             }
+            Self::Mongodb(config) => Box::new(MongodbSink::new(
+                config,
+                places.pipeline,
+                retention.clone(),
+            )?),
         })
     }
 }
 
 /// Kinds that the pipeline file will know, so that naming one is told from a slip.
-const TO_COME: [&str; 2] = ["cassandra", "mongodb"];
+const TO_COME: [&str; 1] = ["cassandra"];
 
 impl<'de> Deserialize<'de> for SinkConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -167,9 +179,8 @@ mod tests {
     fn read(text: &str) -> Result<SinkConfig, String> {
         toml::from_str::<File>(text)
             .map(|mut file| {
-                file.sinks
-                    .remove("local")
-                    .expect("the text has [sinks.local]")
+                let (_, sink) = file.sinks.pop_first().expect("the text has a sink");
+                sink
             })
             .map_err(|e| e.to_string())
     }
@@ -206,15 +217,18 @@ mod tests {
         for (keys, reason) in [
             (
                 "type = 'cassandra'",
-                "sink type `cassandra` is not in this version; there is `sqlite`",
+                "sink type `cassandra` is not in this version; there is `sqlite`, `mongodb`",
             ),
             ("type = 'sqllite'", "did you mean `sqlite`?"),
             (
                 "type = 'oracle'",
-                "unknown sink type `oracle`; there is `sqlite`",
+                "unknown sink type `oracle`; there is `sqlite`, `mongodb`",
             ),
             ("type = 3", "`type` of a sink is a text"),
-            ("path = 'v.db'", "a sink needs a `type`: `sqlite`"),
+            (
+                "path = 'v.db'",
+                "a sink needs a `type`: `sqlite`, `mongodb`",
+            ),
             (
                 "type = 'sqlite'\npth = 'v.db'",
                 "unknown field `pth`, expected `path` or `views`",
@@ -243,9 +257,13 @@ mod tests {
     #[test]
     fn the_json_schema_asks_for_the_type_and_refuses_other_keys() {
         let schema = schemars::schema_for!(SinkConfig).to_value();
-        let sqlite = &schema["oneOf"][0];
-        assert_eq!(sqlite["properties"]["type"]["const"], "sqlite");
-        assert_eq!(sqlite["additionalProperties"], false);
-        assert!(sqlite["properties"]["path"]["description"].is_string());
+        let kinds = schema["oneOf"].as_array().expect("a list of kinds");
+        for (kind, key) in [("mongodb", "uri"), ("sqlite", "path")] {
+            let mut kinds = kinds.iter();
+            let of = kinds.find(|of| of["properties"]["type"]["const"] == kind);
+            let of = of.expect(kind);
+            assert_eq!(of["additionalProperties"], false, "{kind}");
+            assert!(of["properties"][key]["description"].is_string(), "{kind}");
+        }
     }
 }

@@ -13,6 +13,7 @@
 mod config;
 pub mod conformance;
 mod error;
+mod mongodb;
 mod outlet;
 mod pending;
 mod sqlite;
@@ -26,6 +27,7 @@ use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use falaj_record::{Hint, Reason, ViewInfo, ViewUpdate};
 
+pub use self::mongodb::{MongodbConfig, MongodbSink, MongodbUri};
 pub use config::{Kind, Places, Selection, SinkConfig};
 pub use error::SinkError;
 pub use outlet::{Behind, Limits, Outlet, OutletState, OutletStatus, Place};
@@ -33,7 +35,7 @@ pub use pending::Pending;
 pub use sqlite::{SqliteConfig, SqliteSink};
 
 /// Every kind of sink this version has; `type = ".."` of a `[sinks.NAME]` table names one.
-pub const KINDS: &[Kind] = &[sqlite::KIND];
+pub const KINDS: &[Kind] = &[sqlite::KIND, self::mongodb::KIND];
 
 /// How long a store keeps the rows of a view after their last write, by the view's name. A view
 /// that is not in it is kept without end.

@@ -1,0 +1,224 @@
+//! MongoDB: a collection per view, by the official driver.
+//!
+//! A document has the row's key as its `_id`, the view's columns in SELECT order, `_key`,
+//! `_version`, and `_expires` where the view has a retention. Integers are long, floats double,
+//! decimals Decimal128 (text where a value has more than the 34 digits of that), texts string,
+//! times and dates Date. A Date has milliseconds only: the microseconds beyond stand in `_micros`,
+//! under the column's name, where there are any.
+//!
+//! Always: an acknowledged write is in the journals of a majority of the replica set, so it
+//! survives the loss of any one member, and a checkpoint may forget it.
+//! Always: an older version never overwrites a newer one, whoever else writes at the same time: the
+//! version stands in the filter of the write itself, and nothing is read before.
+//! Always: the collection `_falaj` says which collections falaj made, and with which columns; what
+//! is not in it is never written, emptied or dropped.
+//! Absent on purpose: transactions, since a row is one document and its write one operation; and
+//! the bulk write of MongoDB 8, since an `update` command does the same on every version.
+
+mod address;
+mod cells;
+mod fault;
+mod inspect;
+mod rows;
+mod server;
+mod tables;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use falaj_record::{Secret, ViewInfo, ViewUpdate};
+use schemars::JsonSchema;
+use serde::de::Error as _;
+use serde::{Deserialize, Serialize};
+
+pub use self::address::MongodbUri;
+
+use self::address::Address;
+use self::rows::Erased;
+use self::server::Server;
+use self::tables::Table;
+use crate::{
+    Inspection, Kind, Prepared, Retention, Selection, Sink, SinkConfig, SinkError, Written, now_us,
+};
+
+/// The word of `type = ".."`.
+const NAME: &str = "mongodb";
+/// How long [`Sink::close`] waits for the server to say goodbye.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// How the registry lists it.
+pub(crate) const KIND: Kind = Kind {
+    name: NAME,
+    about: "a MongoDB database with a collection per view",
+    example: r#"[sinks.documents]
+type     = "mongodb"
+uri      = "mongodb://db1:27017,db2:27017,db3:27017/?replicaSet=rs0"
+database = "falaj"
+user     = "falaj"
+password = { env = "MONGODB_PASSWORD" }   # or { file = "path" }
+ca       = "certs/ca.pem"                 # switches TLS on
+views    = ["*"]
+"#,
+    read: |keys| {
+        let config = MongodbConfig::deserialize(keys)?;
+        config.check().map_err(|(key, cause)| {
+            serde_json::Error::custom(format!("`{key}` cannot be used: {cause}"))
+        })?;
+        Ok(SinkConfig::Mongodb(config))
+    },
+};
+
+/// Settings of a MongoDB sink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MongodbConfig {
+    /// Connection string: `mongodb://HOST:PORT,../?replicaSet=NAME` or `mongodb+srv://HOST`, with
+    /// the options of MongoDB's drivers and without a login. As a secret, `{ env = "NAME" }` or
+    /// `{ file = "path" }`, it may hold the login, too.
+    pub uri: MongodbUri,
+    /// The database that holds the collections.
+    #[serde(default = "default_database")]
+    pub database: String,
+    /// Who logs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The password of `user`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// PEM file with the certificates of the authorities that vouch for the server, relative to the
+    /// pipeline file; it switches TLS on. With TLS and without `ca`, those of Mozilla count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Whether falaj makes collections and indexes. With `false` they have to be there, and a
+    /// rebuilt view's collection is emptied and not dropped.
+    #[serde(default = "yes")]
+    pub create: bool,
+    /// The views it gets, by name; `["*"]`, the default, is all of them.
+    #[serde(default)]
+    pub views: Selection,
+}
+
+fn default_database() -> String {
+    "falaj".into()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A MongoDB database as a sink.
+pub struct MongodbSink {
+    address: Address,
+    create: bool,
+    retention: Retention,
+    erased: Erased,
+    open: Option<Open>,
+}
+
+struct Open {
+    server: Arc<Server>,
+    tables: HashMap<String, Table>,
+}
+
+impl MongodbSink {
+    /// The sink of these settings, which [`Sink::prepare`] connects. `base` is the folder of the
+    /// pipeline file.
+    ///
+    /// # Errors
+    /// Where a setting cannot be used, or a secret or a certificate cannot be read.
+    pub fn new(
+        config: &MongodbConfig,
+        base: &Path,
+        retention: Retention,
+    ) -> Result<Self, SinkError> {
+        let setting = |(key, cause)| SinkError::Setting { key, cause };
+        Ok(Self {
+            address: config.address(base).map_err(setting)?,
+            create: config.create,
+            retention,
+            erased: Erased::default(),
+            open: None,
+        })
+    }
+
+    /// The server, connected to where it was not.
+    async fn server(&mut self) -> Result<Arc<Server>, SinkError> {
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => Open {
+                server: Arc::new(Server::connect(&self.address).await?),
+                tables: HashMap::new(),
+            },
+        };
+        Ok(Arc::clone(&self.open.insert(open).server))
+    }
+}
+
+#[async_trait]
+impl Sink for MongodbSink {
+    fn kind(&self) -> &'static str {
+        NAME
+    }
+
+    async fn prepare(&mut self, views: &[Arc<ViewInfo>]) -> Result<Prepared, SinkError> {
+        let server = self.server().await?;
+        let (tables, prepared) =
+            tables::prepare(&server, views, &self.retention, self.create).await?;
+        if let Some(open) = &mut self.open {
+            open.tables = tables;
+        }
+        Ok(prepared)
+    }
+
+    async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
+        let Some(Open { server, tables }) = &self.open else {
+            return match updates.first() {
+                None => Ok(Written::default()),
+                Some(update) => Err(SinkError::UnknownView {
+                    view: update.view.name.clone(),
+                }),
+            };
+        };
+        rows::write(server, tables, updates, &mut self.erased, now_us()).await
+    }
+
+    async fn drop_view(&mut self, view: &str) -> Result<(), SinkError> {
+        let server = self.server().await?;
+        if let Some(open) = &mut self.open {
+            open.tables.remove(view);
+        }
+        tables::drop_view(&server, view, self.create).await
+    }
+
+    async fn erase(&mut self, pid: &str) -> Result<u64, SinkError> {
+        let server = self.server().await?;
+        self.erased.add(pid, now_us());
+        tables::erase(&server, pid).await
+    }
+
+    /// The server removes rows by itself, by an index; that is put back where somebody dropped it.
+    async fn expire(&mut self) -> Result<u64, SinkError> {
+        if let Some(Open { server, tables }) = self.open.as_ref().filter(|_| self.create) {
+            for table in tables.values() {
+                tables::keep_expiring(server, table).await?;
+            }
+        }
+        Ok(0)
+    }
+
+    async fn inspect(&mut self, views: &[Arc<ViewInfo>]) -> Result<Inspection, SinkError> {
+        let server = self.server().await?;
+        inspect::inspect(&server, views, &self.retention, self.create).await
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<(), SinkError> {
+        if let Some(Open { server, .. }) = self.open.take() {
+            // Without it the driver's own tasks would outlive the sink.
+            let _ = tokio::time::timeout(CLOSE_WAIT, server.shut_down()).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,15 @@
+//! The MongoDB sink: the suite of every sink, and what only this kind of store can show.
+//!
+//! The server is the one of `FALAJ_TEST_MONGODB_URI`, else a `mongod`, else the compatible
+//! SecantusDB; the run says which. What only a mongod shows runs where there is one.
+
+mod connect;
+mod documents;
+mod replica_set;
+mod rows;
+mod store;
+
+use store::{new_store, store_of_its_own};
+
+falaj_sinks::conformance_tests!(new_store);
+falaj_sinks::outage_tests!(store_of_its_own);
