@@ -8,6 +8,14 @@ demo *ARGS:
 test *ARGS:
     scripts/test {{ARGS}}
 
+# All tests, with the long runs of those that have one: see CONTRIBUTING.md
+long *ARGS:
+    FALAJ_LONG=1 scripts/test {{ARGS}}
+
+# Ten minutes of random, truncated and mutated requests against the Kafka listener
+fuzz:
+    FALAJ_LONG=1 scripts/test --test it -- garbage::spoilt --nocapture
+
 # Formatting and lints
 lint:
     cargo fmt --all --check

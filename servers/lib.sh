@@ -63,9 +63,13 @@ launch() {
     setsid "$@" >>"$work/log" 2>&1 </dev/null 8>&- &
     echo "$! $(started_at $!)" >"$work/pid"
     disown
+    now_ms >"$work/launched"
 }
 
-# wait_ready WORK SECONDS CHECK.. until CHECK succeeds; fails at once when the process has ended
+now_ms() { date +%s%3N; }
+
+# wait_ready WORK SECONDS CHECK.. until CHECK succeeds; fails at once when the process has ended.
+# How long it took since `launch` is kept in WORK/starts: called again, the last one counts.
 wait_ready() {
     local work=$1 end=$((SECONDS + $2))
     shift 2
@@ -80,13 +84,32 @@ wait_ready() {
         fi
         sleep 0.1
     done
+    local launched
+    launched=$(cat "$work/launched" 2>/dev/null) || return 0
+    echo "$launched $(($(now_ms) - launched))" >>"$work/starts"
 }
 
-# stop WORK [SIGNAL] TERM by default; waits for the end, and insists after 30 s
+# note WORK NAME: one line, how long the server took to start and how much memory it has held at most
+note() {
+    [ -s "$1/starts" ] || return 0
+    touch "$1/peaks"
+    awk -v name="$2" '
+        NF == 1 { if ($1 > peak) peak = $1; next }
+        { took[$1] = $2 }
+        END {
+            for (at in took) { n++; if (took[at] > most) most = took[at] }
+            times = n > 1 ? sprintf("%d times in at most", n) : "in"
+            printf "%s: started %s %.1f s, peak memory %d MiB\n", name, times, most / 1000, peak / 1024
+        }' "$1/peaks" "$1/starts"
+}
+
+# stop WORK [SIGNAL] TERM by default; waits for the end, and insists after 30 s.
+# The most memory it has held, in KiB, is kept in WORK/peaks.
 stop() {
     local pid start ticks
     alive "$1" || return 0
     read -r pid start <"$1/pid"
+    awk '/^VmHWM:/ { print $2 }' "/proc/$pid/status" >>"$1/peaks" 2>/dev/null || true
     kill -s "${2:-TERM}" "$pid"
     for ticks in {1..300}; do
         alive "$1" || return 0

@@ -4,12 +4,14 @@
 //! lease does, and the cluster refuses what the loser of a lease publishes.
 //! Always: a second one on a cluster waits as standby, and takes over where the checkpoints say.
 //! Always: a command that changes what a pipeline keeps never waits: it is the one, or it is refused.
+//! Always: whoever waits says what for, on stderr and on its page.
 //! Absent on purpose: a standby of the embedded log. Whoever restarts the process is its standby.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use falaj_log::Log;
+use falaj_serve::RunState;
 use falaj_topic::{Broker, Embedded, Lease};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +30,12 @@ const LEASE_PATIENCE: Duration = Duration::from_secs(4);
 /// Longest wait for a lease whose holder may have died: the cluster notices that after 6 s.
 const LEASE_WAIT_MAX: Duration = Duration::from_secs(15);
 
+/// What the page says of a standby.
+const STANDBY: &str = "another falaj runs this pipeline";
+
+/// Is told whenever it changes what is waited for.
+pub type Tell<'a> = &'a dyn Fn(RunState, Option<String>);
+
 /// What only the active falaj has.
 pub struct Active {
     pub lock: Lock,
@@ -37,21 +45,27 @@ pub struct Active {
     pub lease: Lease,
 }
 
-/// Waits until this falaj is the active one; nothing where `stop` comes first.
+/// Waits until this falaj is the active one; nothing where `stop` comes first. `lock` is that of the
+/// data directory, where it is held already.
 ///
 /// # Errors
-/// Where the data directory cannot be used or belongs to another falaj, or the broker cannot be
-/// used. A cluster that does not answer is waited for, unless the run is to end by itself.
+/// Where the data directory cannot be used, or the broker cannot be used. A cluster that does not
+/// answer is waited for, unless the run is to end by itself.
 pub async fn activate(
     plan: &Plan,
     dir: &DataDir,
+    lock: Option<Lock>,
     until: Until,
     stop: &CancellationToken,
+    tell: Tell<'_>,
 ) -> Result<Option<Active>, Failure> {
     let ready = async {
-        let lock = locked(plan, dir).await?;
-        let (broker, log) = connected(plan, dir, until).await?;
-        let lease = leased(plan, broker.as_ref()).await?;
+        let lock = match lock {
+            Some(lock) => lock,
+            None => locked(dir, tell).await?,
+        };
+        let (broker, log) = connected(plan, dir, until, tell).await?;
+        let lease = leased(plan, broker.as_ref(), tell).await?;
         Ok(Active {
             lock,
             broker,
@@ -68,7 +82,7 @@ pub async fn activate(
 /// Where one does, or as [`activate`].
 pub async fn activate_now(plan: &Plan, dir: &DataDir) -> Result<Active, Failure> {
     let lock = dir.lock()?;
-    let (broker, log) = connected(plan, dir, Until::CaughtUp).await?;
+    let (broker, log) = connected(plan, dir, Until::CaughtUp, &|_, _| ()).await?;
     let topic = &plan.config.topic;
     let lease = broker.lease(&topic.name).await;
     let lease = lease.map_err(|e| Failure::stage(&e))?;
@@ -92,20 +106,21 @@ pub async fn activate_now(plan: &Plan, dir: &DataDir) -> Result<Active, Failure>
     })
 }
 
-async fn locked(plan: &Plan, dir: &DataDir) -> Result<Lock, Failure> {
-    if plan.config.topic.embedded() {
-        return dir.lock();
-    }
+async fn locked(dir: &DataDir, tell: Tell<'_>) -> Result<Lock, Failure> {
     let mut said = false;
     loop {
         if let Some(lock) = dir.try_lock()? {
+            if said {
+                tell(RunState::Starting, None);
+            }
             return Ok(lock);
         }
         if !std::mem::replace(&mut said, true) {
             let place = dir.path().display();
             stdio::say(&format!(
-                "standby: another falaj runs this pipeline in `{place}`; waiting to take over"
+                "standby: {STANDBY} in `{place}`; waiting to take over"
             ));
+            tell(RunState::Standby, Some(STANDBY.to_owned()));
         }
         tokio::time::sleep(LOCK_LOOK).await;
     }
@@ -115,6 +130,7 @@ async fn connected(
     plan: &Plan,
     dir: &DataDir,
     until: Until,
+    tell: Tell<'_>,
 ) -> Result<(Arc<dyn Broker>, Option<Arc<Log>>), Failure> {
     if plan.config.topic.embedded() {
         let embedded = Embedded::open(&dir.topic()).await;
@@ -126,12 +142,18 @@ async fn connected(
     loop {
         let broker = falaj_topic::connect(&plan.config.topic, &dir.topic(), &plan.folder).await;
         match broker {
-            Ok(broker) => return Ok((broker, None)),
+            Ok(broker) => {
+                if said.is_some() {
+                    tell(RunState::Starting, None);
+                }
+                return Ok((broker, None));
+            }
             Err(e) if e.passing() && until == Until::Stopped => {
                 let why = Fault::from_error(&e);
                 if said.replace(why.chain()) != Some(why.chain()) {
                     stdio::warn(&why);
                     stdio::say("waiting for the cluster; Ctrl-C ends it");
+                    tell(RunState::Waiting, Some(why.chain()));
                 }
                 tokio::time::sleep(CONNECT_RETRY).await;
             }
@@ -140,7 +162,7 @@ async fn connected(
     }
 }
 
-async fn leased(plan: &Plan, broker: &dyn Broker) -> Result<Lease, Failure> {
+async fn leased(plan: &Plan, broker: &dyn Broker, tell: Tell<'_>) -> Result<Lease, Failure> {
     let topic = &plan.config.topic;
     let mut said = false;
     loop {
@@ -153,9 +175,10 @@ async fn leased(plan: &Plan, broker: &dyn Broker) -> Result<Lease, Failure> {
             Err(_) => {
                 if !std::mem::replace(&mut said, true) {
                     stdio::say(&format!(
-                        "standby: another falaj runs this pipeline on `{}`; waiting to take over",
+                        "standby: {STANDBY} on `{}`; waiting to take over",
                         topic.brokers
                     ));
+                    tell(RunState::Standby, Some(STANDBY.to_owned()));
                 }
                 lease.wait().await
             }
@@ -164,6 +187,7 @@ async fn leased(plan: &Plan, broker: &dyn Broker) -> Result<Lease, Failure> {
             Ok(()) => {
                 if said {
                     stdio::say("active: this falaj runs the pipeline now");
+                    tell(RunState::Starting, None);
                 }
                 return Ok(lease);
             }

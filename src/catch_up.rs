@@ -162,12 +162,14 @@ mod tests {
                 messages: (3..8).map(message).collect(),
                 next: 8,
                 end: 20,
+                ..Fetched::default()
             },
             Fetched {
                 partition: 1,
                 messages: vec![message(5)],
                 next: 6,
                 end: 6,
+                ..Fetched::default()
             },
         ];
         let from = Positions([(0, 3), (1, 5)].into());

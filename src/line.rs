@@ -758,7 +758,15 @@ pub fn hub(plan: &Plan) -> Hub {
     let name = &plan.config.pipeline.name;
     let hub = Hub::new(name, &plan.views.info(), plan.config.charts.clone());
     hub.set_privacy(crate::panel::panel(plan));
+    close_ingest(plan, &hub);
     hub
+}
+
+/// Lets `/ingest` take no requests until a line is open, where its source is what they go to.
+pub fn close_ingest(plan: &Plan, hub: &Hub) {
+    if let SourceConfig::Ingest(ingest) = &plan.config.source {
+        hub.close_ingest(ingest.token.is_some());
+    }
 }
 
 /// Opens everything a plan names and takes up where the last run stopped.

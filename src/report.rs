@@ -2,20 +2,25 @@
 //!
 //! Always: counts, names, positions and texts of falaj's own; no driver's message, no value.
 //! The tasks of the line note what they did in [`Notes`]; the reporter reads it twice a second.
+//! Before there is a line, and after its lease was lost, [`Inactive`] says what is waited for.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
-use std::time::Instant;
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use falaj_record::{Ledger, Positions};
 use falaj_serve::{
-    CheckpointStatus, LagStatus, PartitionStatus, ProcessStatus, RunState, SinkStatus,
+    CheckpointStatus, Hub, LagStatus, PartitionStatus, ProcessStatus, RunState, SinkStatus,
     SourceStatus, StageStatus, Status, Time, Working,
 };
 use falaj_sinks::{OutletState, OutletStatus};
 use falaj_source::SourceState;
 use falaj_topic::PartitionOffsets;
 
+/// How often the status is renewed.
+pub const STATUS_EVERY: Duration = Duration::from_millis(500);
 /// Rates are taken over this many samples, half a second apart.
 const RATE_SAMPLES: usize = 10;
 
@@ -54,12 +59,7 @@ pub struct Notes(Mutex<Noted>);
 impl Notes {
     /// Writes something down.
     pub fn note<T>(&self, write: impl FnOnce(&mut Noted) -> T) -> T {
-        write(
-            &mut self
-                .0
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
-        )
+        write(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A stage cannot go on for now; `None` says that it can again.
@@ -89,6 +89,85 @@ struct Sample {
     counts: BTreeMap<String, u64>,
 }
 
+/// Shows a falaj that does not run the pipeline, or not yet.
+pub struct Inactive {
+    hub: Hub,
+    pipeline: String,
+    started: Time,
+    now: Mutex<(RunState, Option<String>)>,
+}
+
+impl Inactive {
+    /// Shows one that starts.
+    pub fn new(hub: &Hub, pipeline: &str, started: Time) -> Self {
+        let new = Self {
+            hub: hub.clone(),
+            pipeline: pipeline.to_owned(),
+            started,
+            now: Mutex::new((RunState::Starting, None)),
+        };
+        new.show();
+        new
+    }
+
+    /// When the process began.
+    pub fn started(&self) -> Time {
+        self.started
+    }
+
+    /// Shows another state, and what is waited for; free of values.
+    pub fn tell(&self, state: RunState, detail: Option<String>) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = (state, detail);
+        self.show();
+    }
+
+    /// Keeps the status up to date while something is worked on.
+    pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            done = work => done,
+            never = self.keep() => match never {},
+        }
+    }
+
+    async fn keep(&self) -> Infallible {
+        let mut tick = tokio::time::interval(STATUS_EVERY);
+        loop {
+            tick.tick().await;
+            self.show();
+        }
+    }
+
+    fn show(&self) {
+        let (state, detail) = self
+            .now
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let now = Time::now();
+        self.hub.set_status(Status {
+            pipeline: self.pipeline.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            at: now,
+            started: self.started,
+            uptime: self.started.until(now),
+            state,
+            detail,
+            stages: Vec::new(),
+            source: None,
+            positions: Vec::new(),
+            lag: LagStatus::default(),
+            watermark: None,
+            sinks: Vec::new(),
+            rejects: BTreeMap::new(),
+            late: 0,
+            withheld: 0,
+            checkpoint: None,
+            ledger: Ledger::default(),
+            process: process(),
+        });
+    }
+}
+
 /// Makes a status of notes, source and sinks.
 #[derive(Debug)]
 pub struct Reporter {
@@ -98,10 +177,11 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    pub fn new(pipeline: &str) -> Self {
+    /// `started` is when the process began.
+    pub fn new(pipeline: &str, started: Time) -> Self {
         Self {
             pipeline: pipeline.to_owned(),
-            started: Time::now(),
+            started,
             samples: VecDeque::new(),
         }
     }
@@ -145,6 +225,7 @@ impl Reporter {
                     Some(RunState::Running) if ended => RunState::CaughtUp,
                     state => state.unwrap_or(RunState::Starting),
                 },
+                detail: None,
                 stages: stages.into(),
                 source: Some(SourceStatus {
                     kind: kind.to_owned(),

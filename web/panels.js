@@ -56,6 +56,16 @@ export function strip(status) {
     if (stage.name === "views" && status.lag.records > 0) details.push(`${seconds(status.lag.seconds)} behind`);
     return item(stage.name, isSource ? source.kind : "", stage.state, stage.rate, details.join(" · "));
   });
+  if (inactive(status) && items.length === 0) {
+    const parts = [
+      node("h3", [node("i", [], "mark"), "pipeline"]),
+      node("p", [status.state], "rate"),
+      node("p", [status.detail ?? ""], "detail"),
+    ];
+    const li = node("li", parts, "stage");
+    li.dataset.state = "waiting";
+    items.push(li);
+  }
   for (const sink of status.sinks) {
     const li = item(sink.name, sink.kind, sink.state, sink.rate, sinkDetail(sink));
     li.className = "sink";
@@ -74,6 +84,11 @@ function sinkDetail(sink) {
   if (sink.behind) details.push("catching up");
   if (sink.refused_total) details.push(`${count(sink.refused_total)} refused`);
   return details.join(" · ");
+}
+
+/** Whether this falaj does not run the pipeline, or not yet. */
+function inactive(status) {
+  return ["starting", "waiting", "standby"].includes(status.state);
 }
 
 function item(name, kind, state, perSecond, detail) {
@@ -123,12 +138,17 @@ function line(name, whole, word, parts, replayed = {}) {
 export function waitsFor(model, view) {
   const status = model.status;
   if (!status || status.state === "starting") return "Waiting for the pipeline to start.";
+  if (inactive(status)) return `${capital(status.state)}: ${status.detail}.`;
   const broken = status.stages.find((stage) => stage.state === "failing");
   if (broken) return `Waiting: ${broken.name} fails${broken.detail ? ` (${broken.detail})` : ""} and is being retried.`;
   const source = status.source;
   if (source && source.records_total === 0) return `Waiting for the first record from the ${source.kind} source.`;
   if (view.suppressed > 0) return "Waiting for a group that is large enough to be shown.";
   return `Waiting for the first rows of ${view.name}.`;
+}
+
+function capital(word) {
+  return word.charAt(0).toUpperCase() + word.slice(1);
 }
 
 /** Replaces children only where something changed: keeps selections, spares work. */

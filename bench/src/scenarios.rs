@@ -297,7 +297,7 @@ impl Data {
         file.split(b'\n')
             .map(|line| Bytes::from(line.expect("the data set can be read")))
             .zip(0..)
-            .map(|(bytes, position)| Raw { bytes, position })
+            .map(|(bytes, position)| Raw::new(bytes, position))
             .collect()
     }
 
@@ -328,6 +328,7 @@ impl Memory {
                 messages: Vec::new(),
                 next: 0,
                 end: 0,
+                ..Fetched::default()
             })
             .collect();
         for out in &outbound.messages {

@@ -70,9 +70,9 @@ fn a_test_that_is_killed_leaves_nothing_behind() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
-    let lines = BufReader::new(held.stderr.take().expect("piped")).lines();
+    let stderr = BufReader::new(held.stderr.take().expect("piped"));
+    let mut lines = stderr.lines().map_while(Result::ok);
     let broker = lines
-        .map_while(Result::ok)
         .find_map(|line| line.strip_prefix("broker ")?.parse().ok())
         .expect("it says which");
     assert!(runs(broker));
@@ -83,6 +83,17 @@ fn a_test_that_is_killed_leaves_nothing_behind() {
         assert!(Instant::now() < deadline, "the broker outlives the test");
         std::thread::sleep(Duration::from_millis(50));
     }
+    // Its guard has the last word: how long the start took, and the peak of memory.
+    let note = lines.find_map(|line| {
+        let (seconds, peak) = line
+            .strip_prefix("kafka: started in ")?
+            .split_once(" s, ")?;
+        let mib = peak.strip_prefix("peak memory ")?.strip_suffix(" MiB")?;
+        Some((seconds.parse::<f64>().ok()?, mib.parse::<u64>().ok()?))
+    });
+    let (seconds, mib) = note.expect("a note with both");
+    assert!(seconds > 0.0, "a JVM takes a while");
+    assert!(mib > 50, "a JVM holds more than {mib} MiB");
 }
 
 #[test]

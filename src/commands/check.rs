@@ -1,6 +1,6 @@
 //! `falaj check`: what a pipeline file means, or what is wrong with it.
 
-use falaj_topic::TopicError;
+use falaj_topic::{Drift, TopicError};
 use serde_json::json;
 
 use crate::cli;
@@ -54,13 +54,10 @@ async fn connect(plan: &Plan, json: bool) -> Result<(), Failure> {
         .await
         .map_err(|e| Failure::stage(&e))?;
     match broker.describe(&config.name).await {
-        Err(TopicError::Missing { topic }) => {
-            say(format!(
-                "connect   {}: topic `{topic}` is not there yet; `falaj run` makes it",
-                config.brokers
-            ));
-            return Ok(());
-        }
+        Err(TopicError::Missing { topic }) => say(format!(
+            "connect   {}: topic `{topic}` is not there yet; `falaj run` makes it",
+            config.brokers
+        )),
         Ok(found) => say(format!(
             "connect   {}: topic `{}` is there, {} partitions, {} records",
             config.brokers,
@@ -76,15 +73,28 @@ async fn connect(plan: &Plan, json: bool) -> Result<(), Failure> {
     }
     let drifts = broker.drift(config).await.map_err(|e| Failure::stage(&e))?;
     for drift in &drifts {
-        stdio::warn(
-            &Fault::new(format!(
-                "`topic.{}` is {} in the file and {} on the cluster",
-                drift.key, drift.file, drift.cluster
-            ))
-            .hint("falaj never changes a topic of a cluster: change the one or the other by hand"),
-        );
+        stdio::warn(&told(drift, &config.name));
     }
     Ok(())
+}
+
+/// What is wrong with the pipeline's topic, or with one beside it.
+fn told(drift: &Drift, own: &str) -> Fault {
+    let Drift {
+        topic,
+        key,
+        file,
+        cluster,
+    } = drift;
+    let fault = if topic == own {
+        format!("`topic.{key}` is {file} in the file and {cluster} on the cluster")
+    } else {
+        format!(
+            "`{key}` of topic `{topic}` is {cluster} on the cluster, and falaj makes it with {file}"
+        )
+    };
+    Fault::new(fault)
+        .hint("falaj never changes a topic of a cluster: change the one or the other by hand")
 }
 
 fn as_json(plan: &Plan) -> serde_json::Value {

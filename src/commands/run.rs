@@ -3,24 +3,21 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use falaj_broker::{Listener, Options};
-use falaj_serve::{Hub, Listen, RunState, Server};
+use falaj_serve::{Hub, Listen, RunState, ServeError, Server, Time};
 use tokio_util::sync::CancellationToken;
 
 use crate::active::activate;
 use crate::cli;
-use crate::data_dir::{DataDir, write_atomically};
+use crate::data_dir::{DataDir, Lock, write_atomically};
 use crate::failure::{Failure, Fault};
 use crate::line::{self, Derive, Line};
 use crate::pipeline::{self, Ended, Until};
 use crate::plan::{self, Plan};
-use crate::report::{Notes, Reporter};
+use crate::report::{Inactive, Notes, Reporter, STATUS_EVERY};
 use crate::stdio;
-
-/// How often the status is renewed.
-const STATUS_EVERY: Duration = Duration::from_millis(500);
 
 /// How a plan is run.
 pub struct Terms {
@@ -83,106 +80,154 @@ pub async fn run(args: cli::Run) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Where something cannot be opened or a stage cannot go on.
-pub async fn supervise(
-    mut plan: Plan,
-    terms: Terms,
-    stop: &CancellationToken,
-) -> Result<(), Failure> {
+pub async fn supervise(plan: Plan, terms: Terms, stop: &CancellationToken) -> Result<(), Failure> {
     for warning in &plan.warnings {
         stdio::warn(warning);
     }
-    let Terms {
-        data_dir,
-        listen,
-        until,
-    } = terms;
+    let started = Time::now();
     let hub = line::hub(&plan);
-    let mut page = None;
-    while let Some(active) = activate(&plan, &data_dir, until, stop).await? {
-        let line = line::open(&plan, &data_dir, &hub, active, stop).await?;
-        if page.is_none() {
-            page = Some(Page::open(&listen, &hub, &data_dir).await?);
+    // Nobody else may run it on the embedded log: said before a port is.
+    let lock = if plan.config.topic.embedded() {
+        Some(terms.data_dir.lock()?)
+    } else {
+        None
+    };
+    let inactive = Inactive::new(&hub, &plan.config.pipeline.name, started);
+    let page = Page::open(&plan, &terms, &hub).await?;
+    let over = run_lines(plan, &terms, lock, stop, (&hub, &inactive, &page)).await;
+    page.close().await;
+    match over? {
+        Some(derive) => finish(&derive, terms.until).await,
+        None => Ok(()),
+    }
+}
+
+/// Runs the line whenever this falaj is the active one, until it came to its end; nothing where
+/// `stop` came while it was not.
+async fn run_lines(
+    mut plan: Plan,
+    terms: &Terms,
+    mut lock: Option<Lock>,
+    stop: &CancellationToken,
+    (hub, inactive, page): (&Hub, &Inactive, &Page),
+) -> Result<Option<Box<Derive>>, Failure> {
+    let (dir, until) = (&terms.data_dir, terms.until);
+    let tell = |state, detail| {
+        inactive.tell(state, detail);
+        if state != RunState::Starting {
+            page.announce();
         }
+    };
+    loop {
+        let activating = activate(&plan, dir, lock.take(), until, stop, &tell);
+        let Some(active) = inactive.during(activating).await? else {
+            return Ok(None);
+        };
+        page.note();
+        let opening = line::open(&plan, dir, hub, active, stop);
+        let line = inactive.during(opening).await?;
+        let reporter = Reporter::new(&plan.config.pipeline.name, inactive.started());
+        let reporting = Reporting::of(reporter, plan.config.source.kind(), &line);
+        page.announce();
         let listener = kafka_listener(&plan, &line)?;
-        let ended = serve(&plan, line, listener, until, stop).await;
-        if let Ok(Ended::Lost) = &ended {
-            // The page stays: whoever looks sees how far it came, and why it does not go on.
-            stdio::say("standby: the lease on the cluster was lost; waiting to take over again");
-            plan.rebuild.clear();
-            continue;
+        match serve(line, reporting, listener, until, stop).await? {
+            Ended::Done(derive) => return Ok(Some(derive)),
+            Ended::Lost => {}
         }
-        if let Some(page) = page.take() {
-            page.close().await;
-        }
-        if let Ended::Done(derive) = ended? {
-            finish(&derive, until).await?;
-        }
-        return Ok(());
+        // The page stays: whoever looks sees why it does not go on.
+        stdio::say("standby: the lease on the cluster was lost; waiting to take over again");
+        page.forget();
+        line::close_ingest(&plan, hub);
+        let lost = "the lease on the cluster was lost";
+        inactive.tell(RunState::Standby, Some(lost.to_owned()));
+        plan.rebuild.clear();
     }
-    if let Some(page) = page {
-        page.close().await;
-    }
-    Ok(())
 }
 
 /// The page and the API, for as long as the process is there.
 struct Page {
+    address: SocketAddr,
+    url: String,
+    announced: AtomicBool,
     closing: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
-    /// Where its address is noted for other commands.
+    /// Where its address is noted for whoever looks into the data directory.
     noted: PathBuf,
 }
 
 impl Page {
-    async fn open(listen: &Listen, hub: &Hub, data_dir: &DataDir) -> Result<Self, Failure> {
-        let server = Server::bind(listen, hub.clone())
-            .await
-            .map_err(|e| Failure::stage(&e))?;
-        stdio::say(&format!("dashboard: {}", server.url()));
-        let noted = data_dir.address();
-        if let Err(e) = write_atomically(&noted, server.address().to_string().as_bytes()) {
-            tracing::warn!(error = %e, "cannot note the page's address");
-        }
+    async fn open(plan: &Plan, terms: &Terms, hub: &Hub) -> Result<Self, Failure> {
+        let server = Server::bind(&terms.listen, hub.clone());
+        let server = server.await.map_err(|e| refused(&e, plan))?;
+        let (address, url) = (server.address(), server.url());
         let closing = CancellationToken::new();
         let serving = server.run(closing.clone());
         Ok(Self {
+            address,
+            url,
+            announced: AtomicBool::new(false),
             serving: tokio::spawn(async {
                 let _ = serving.await;
             }),
             closing,
-            noted,
+            noted: terms.data_dir.address(),
         })
     }
 
+    /// Says once where it is: when there is something to see.
+    fn announce(&self) {
+        if !self.announced.swap(true, Ordering::Relaxed) {
+            stdio::say(&format!("dashboard: {}", self.url));
+        }
+    }
+
+    /// Notes the address of the falaj that is active, which holds the lock.
+    fn note(&self) {
+        let address = self.address.to_string();
+        if let Err(e) = write_atomically(&self.noted, address.as_bytes()) {
+            tracing::warn!(error = %e, "cannot note the page's address");
+        }
+    }
+
+    /// Takes the note back, unless it is another one's by now.
+    fn forget(&self) {
+        let noted = std::fs::read_to_string(&self.noted);
+        if noted.is_ok_and(|noted| noted == self.address.to_string()) {
+            let _ = std::fs::remove_file(&self.noted);
+        }
+    }
+
     async fn close(self) {
+        self.forget();
         self.closing.cancel();
         let _ = self.serving.await;
-        let _ = std::fs::remove_file(self.noted);
     }
+}
+
+/// Why there is no page. Where a standby may be, it may be one.
+fn refused(error: &ServeError, plan: &Plan) -> Failure {
+    let mut fault = Fault::from_error(error);
+    if matches!(error, ServeError::PortInUse { .. }) && !plan.config.topic.embedded() {
+        let hint = fault.hint.take().unwrap_or_default();
+        fault = fault.hint(format!(
+            "{hint}; a standby on the same machine needs a port of its own"
+        ));
+    }
+    Failure::run(fault)
 }
 
 /// Runs a line with its status and its listener.
 async fn serve(
-    plan: &Plan,
     line: Line,
+    reporting: Reporting,
     listener: Option<Listener>,
     until: Until,
     stop: &CancellationToken,
 ) -> Result<Ended, Failure> {
     let closing = CancellationToken::new();
-    let notes = Arc::clone(&line.notes);
-    let reporting = tokio::spawn(report(
-        Reporter::new(&plan.config.pipeline.name),
-        plan.config.source.kind(),
-        Watched::of(&line),
-        closing.clone(),
-    ));
+    let reporting = tokio::spawn(reporting.run(closing.clone()));
     let listening = listener.map(|listener| tokio::spawn(listener.run(closing.clone())));
     let over = pipeline::run(line, until, stop.clone()).await;
-    if let Ok(Ended::Lost) = &over {
-        let why = "the lease on the cluster was lost; waiting to take over again";
-        notes.failing("topic", Some(why.to_owned()));
-    }
     closing.cancel();
     if let Some(listening) = listening
         && let Ok(Err(e)) = listening.await
@@ -226,44 +271,48 @@ async fn finish(derive: &Derive, until: Until) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the reporter looks at while the line runs.
-struct Watched {
+/// Shows the status of a line while it runs.
+struct Reporting {
+    reporter: Reporter,
+    kind: &'static str,
     notes: Arc<Notes>,
     hub: Hub,
     source: tokio::sync::watch::Receiver<falaj_source::SourceStatus>,
     sinks: Vec<Arc<falaj_sinks::Outlet>>,
 }
 
-impl Watched {
-    fn of(line: &Line) -> Self {
+impl Reporting {
+    /// Shows it for the first time.
+    fn of(reporter: Reporter, kind: &'static str, line: &Line) -> Self {
         line.notes
             .note(|noted| noted.state = Some(RunState::Running));
-        Self {
+        let mut reporting = Self {
+            reporter,
+            kind,
             notes: Arc::clone(&line.notes),
             hub: line.hub.clone(),
             source: line.intake.source.status(),
             sinks: line.derive.sinks.handles(),
-        }
+        };
+        reporting.show();
+        reporting
     }
-}
 
-async fn report(
-    mut reporter: Reporter,
-    kind: &'static str,
-    watched: Watched,
-    stop: CancellationToken,
-) {
-    let mut show = || {
-        let source = watched.source.borrow().clone();
-        let sinks: Vec<_> = watched.sinks.iter().map(|s| s.status()).collect();
-        let status = reporter.status(&watched.notes, (kind, &source), &sinks);
-        watched.hub.set_status(status);
-    };
-    let mut tick = tokio::time::interval(STATUS_EVERY);
-    while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        show();
+    fn show(&mut self) {
+        let source = self.source.borrow().clone();
+        let sinks: Vec<_> = self.sinks.iter().map(|s| s.status()).collect();
+        let source = (self.kind, &source);
+        let status = self.reporter.status(&self.notes, source, &sinks);
+        self.hub.set_status(status);
     }
-    show();
+
+    async fn run(mut self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(STATUS_EVERY);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            self.show();
+        }
+        self.show();
+    }
 }
 
 /// A token that Ctrl-C and SIGTERM cancel; the second one ends the process at once.

@@ -15,7 +15,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
 
-use crate::harness::{PATIENCE, Workplace, falaj, output, stderr};
+use crate::harness::{PATIENCE, Workplace, falaj, long, output, stderr};
 
 /// A broker that ends with the test.
 struct Broker {
@@ -126,12 +126,9 @@ fn what_is_wrong_on_the_command_line_is_said() {
     }
 }
 
-/// Kills in a row; `FALAJ_LONG=1` makes it a long run.
+/// Kills in a row.
 fn rounds() -> u32 {
-    match std::env::var_os("FALAJ_LONG") {
-        Some(long) if long == "1" => 100,
-        _ => 5,
-    }
+    if long() { 100 } else { 5 }
 }
 
 /// Notes what was acknowledged.

@@ -12,6 +12,11 @@ use serde_json::Value;
 /// Longest wait for anything; reached only when something is broken.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
+/// Whether the long runs are asked for; see `CONTRIBUTING.md`.
+pub fn long() -> bool {
+    std::env::var_os("FALAJ_LONG").is_some_and(|long| long == "1")
+}
+
 /// The binary under test.
 pub fn falaj<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(args: I) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_falaj"));
@@ -210,6 +215,19 @@ impl Running {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What follows `prefix` in the next line on stderr that begins with it.
+    pub fn told(&self, prefix: &str) -> String {
+        loop {
+            let line = self
+                .lines
+                .recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| panic!("no line `{prefix}..`"));
+            if let Some(rest) = line.strip_prefix(prefix) {
+                return rest.to_owned();
+            }
+        }
     }
 
     /// Body of `GET path`, as JSON.

@@ -9,14 +9,9 @@ use falaj_servers::{Kafka, KafkaOptions};
 use serde_json::Value;
 
 use crate::harness::{
-    Dice, PATIENCE, Running, Workplace, assert_balanced, falaj, output, stderr, stdout,
+    Dice, PATIENCE, Running, Workplace, assert_balanced, falaj, long, output, stderr, stdout,
 };
 use crate::replay;
-
-/// Whether the long run was asked for.
-fn long() -> bool {
-    std::env::var_os("FALAJ_LONG").is_some()
-}
 
 /// The broker of the tests that do not harm it.
 fn shared() -> Option<&'static Kafka> {
@@ -377,6 +372,116 @@ fn a_standby_takes_over_after_kill_9_and_ends_exactly_right() {
     other.compare(&records, &tap);
 }
 
+const VIEW: &str = "/api/v1/views/users_by_nationality";
+
+/// Waits until a falaj runs the pipeline, at the address it always had, and gives rows.
+fn is_active(running: &Running) {
+    running.wait_for("/api/v1/status", |status| {
+        status["state"] == "running" || status["state"] == "caught up"
+    });
+    assert_eq!(running.get("/readyz").status, 200);
+    running.wait_for(VIEW, |view| view["rows"].is_array());
+}
+
+/// Checks that a falaj that waits answers, says what for, and gives no rows.
+fn waits(running: &Running, state: &str, why: &str) {
+    let status = running.wait_for("/api/v1/status", |status| status["state"] == state);
+    let detail = status["detail"].as_str().unwrap();
+    assert!(detail.contains(why), "{detail}");
+    assert_eq!(running.get("/healthz").status, 200);
+    let ready = running.get("/readyz");
+    assert_eq!(ready.status, 503);
+    let ready: Value = serde_json::from_str(&ready.body).unwrap();
+    let reason = &ready["reasons"][0];
+    assert_eq!(reason["state"], state);
+    assert!(reason["detail"].as_str().unwrap().contains(why), "{reason}");
+    let rows = running.get(VIEW);
+    assert_eq!(rows.status, 503, "{}", rows.body);
+    assert!(rows.body.contains(&format!("{state}: ")), "{}", rows.body);
+    assert_eq!(running.get("/api/v1/views").status, 200);
+    let page = running.get("/").body;
+    assert!(
+        page.contains(&format!("{state}, up ")) && page.contains(why),
+        "{page}"
+    );
+}
+
+fn signal(running: &Running, name: &str) {
+    let pid = running.pid().to_string();
+    let sent = std::process::Command::new("kill")
+        .args(["-s", name, &pid])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+#[test]
+fn a_standby_has_a_page_while_it_waits_and_keeps_its_address() {
+    let Some(kafka) = shared() else { return };
+    let (place, other) = (Workplace::new(), Workplace::new());
+    people(&place, 2_000, "page");
+    let pipeline = pipeline(&place, FILE, &kafka.brokers(), "it.page");
+    shared_state(&place, &pipeline);
+    let args = place.run_args(&pipeline, &OFTEN);
+    let first = Running::start(&args);
+    is_active(&first);
+    let at = |option: &str| args.iter().position(|arg| arg == option).unwrap() + 1;
+    // As on another machine: a data directory of its own, and the first one's port.
+    let mut args = args.clone();
+    args[at("--data-dir")] = other.data().display().to_string();
+    args[at("--listen")] = first.address.to_string();
+    let refused = output(&args);
+    assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+    let said = stderr(&refused);
+    assert!(said.contains("the port is in use"), "{said}");
+    assert!(
+        said.contains("a standby on the same machine needs a port of its own"),
+        "{said}"
+    );
+
+    args[at("--listen")] = "127.0.0.1:0".to_owned();
+    let second = Running::start(&args);
+    let standby = "another falaj runs this pipeline";
+    waits(&second, "standby", standby);
+    is_active(&first);
+
+    // The first one sleeps through its session and wakes up as the other one's standby.
+    signal(&first, "STOP");
+    is_active(&second);
+    signal(&first, "CONT");
+    waits(&first, "standby", "");
+    let (code, said) = second.terminate();
+    assert_eq!(code, Some(0), "{said:?}");
+    assert_eq!(
+        said.iter().filter(|l| l.starts_with("dashboard: ")).count(),
+        1,
+        "{said:?}"
+    );
+    is_active(&first);
+    let (code, said) = first.terminate();
+    assert_eq!(code, Some(0), "{said:?}");
+}
+
+#[test]
+fn who_waits_for_an_absent_cluster_has_a_page_and_keeps_its_address() {
+    let Some(kafka) = Kafka::start(&KafkaOptions::default()) else {
+        return;
+    };
+    let place = Workplace::new();
+    people(&place, 2_000, "absent");
+    let pipeline = pipeline(&place, FILE, &kafka.brokers(), "it.absent");
+    kafka.stop();
+    let running = Running::start(&place.run_args(&pipeline, &OFTEN));
+    waits(
+        &running,
+        "waiting",
+        &format!("no answer from `{}`", kafka.brokers()),
+    );
+    kafka.restart();
+    is_active(&running);
+    let (code, said) = running.terminate();
+    assert_eq!(code, Some(0), "{said:?}");
+}
+
 #[test]
 fn pipelines_side_by_side_on_one_cluster_never_touch_each_other() {
     let Some(kafka) = shared() else { return };
@@ -441,6 +546,39 @@ fn check_connect_says_what_differs_and_changes_nothing() {
         !stderr(&same).contains("topic.retention"),
         "{}",
         stderr(&same)
+    );
+    // What is made beside it is looked at as well.
+    for (beside, setting) in [
+        ("rejects", "cleanup.policy=compact"),
+        ("lease", "retention.ms=1000"),
+    ] {
+        let name = format!("it.drift.{beside}");
+        let args = ["--create", "--topic", &name, "--partitions", "2"];
+        let args = [&args[..], &["--config", setting]].concat();
+        let made = kafka.tool("TopicCommand", args).output().unwrap();
+        assert!(made.status.success(), "{}", stderr(&made));
+    }
+    let beside = check("topic.retention=1d");
+    assert!(beside.status.success(), "{}", stderr(&beside));
+    let said = stderr(&beside);
+    for told in [
+        "`partitions` of topic `it.drift.rejects` is 2 on the cluster, and falaj makes it with 1",
+        "`cleanup.policy` of topic `it.drift.rejects` is compact on the cluster, and falaj makes it with delete",
+        "`partitions` of topic `it.drift.lease` is 2 on the cluster, and falaj makes it with 1",
+    ] {
+        assert!(said.contains(told), "{said}");
+    }
+    assert!(
+        !said.contains("`retention` of topic `it.drift.lease`"),
+        "{said}"
+    );
+    let refused = output(place.run_args(&pipeline, &["--set", "topic.retention=1d"]));
+    assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+    let said = stderr(&refused);
+    assert!(said.contains("`it.drift.lease` has 2 partitions"), "{said}");
+    assert!(
+        said.contains("hint: delete topic `it.drift.lease`"),
+        "{said}"
     );
     let listed = output(["topic", "list", "--brokers", &brokers]);
     assert!(stdout(&listed).lines().any(|name| name == "it.drift"));

@@ -6,6 +6,7 @@
 mod harness;
 
 mod architecture;
+mod bombs;
 mod broker;
 mod cli;
 mod clients;

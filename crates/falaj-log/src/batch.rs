@@ -269,7 +269,11 @@ impl Batches {
                         reason: "it holds a malformed record",
                     });
                 }
-                Err(reason) => return Err(LogError::Refused { reason }),
+                Err(error) => {
+                    return Err(LogError::Refused {
+                        reason: error.reason(),
+                    });
+                }
             }
         }
         Ok(keyed)

@@ -1,12 +1,13 @@
-//! What is inside compressed batches, for the few who must look: the cleaner, the check for keys,
-//! searches by time. Everything else passes a batch on as it came.
+//! What is inside compressed batches, for the few who must look: whoever reads records, the cleaner,
+//! the check for keys, searches by time. Everything else passes a batch on as it came.
 //!
-//! Always: a batch unpacks to no more than [`UNPACKED_BYTES_MAX`], and one log unpacks one batch at a
-//! time, so a small batch that claims to be a huge one costs a bounded piece of memory.
+//! Always: a batch unpacks to no more than [`UNPACKED_BYTES_MAX`], so a small batch that claims to be
+//! a huge one costs a bounded piece of memory. Within itself one log unpacks one batch at a time.
 //! The codecs are the crates that `kafka-protocol` links too: its own functions know no such limit.
 
 use std::io::{self, Read, Write};
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use crate::Head;
 
 /// The most that a batch may unpack to, in bytes.
-const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What is kept of the buffer between two batches, in bytes.
 const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
@@ -24,6 +25,40 @@ const BUFFER_KEPT_BYTES: usize = 1024 * 1024;
 const FRAMED: &[u8; 8] = b"\x82SNAPPY\0";
 const FRAMED_HEAD: &[u8; 16] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const FRAMED_BLOCK_BYTES: usize = 32 * 1024;
+
+/// Why a batch cannot be unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.reason())]
+pub enum UnpackError {
+    /// It would be more than [`UNPACKED_BYTES_MAX`], or claims to be.
+    TooLarge,
+    /// It is not what its codec makes, or its codec is not known.
+    Broken,
+}
+
+impl UnpackError {
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::TooLarge => "it unpacks to more than 64 MiB",
+            Self::Broken => "it cannot be unpacked",
+        }
+    }
+}
+
+impl Head {
+    /// The records of this batch: `payload`, which follows the head, or what it unpacks to.
+    ///
+    /// # Errors
+    /// Why it cannot be unpacked.
+    pub fn unpack(&self, payload: &Bytes) -> Result<Bytes, UnpackError> {
+        if self.compression() == 0 {
+            return Ok(payload.clone());
+        }
+        let mut records = Vec::new();
+        unpack(self.compression(), payload, &mut records)?;
+        Ok(records.into())
+    }
+}
 
 /// Unpacks one batch at a time, always into the same buffer.
 #[derive(Default)]
@@ -41,7 +76,7 @@ impl Unpacker {
         head: &Head,
         payload: &[u8],
         look: impl FnOnce(&[u8]) -> T,
-    ) -> Result<T, &'static str> {
+    ) -> Result<T, UnpackError> {
         if head.compression() == 0 {
             return Ok(look(payload));
         }
@@ -54,23 +89,20 @@ impl Unpacker {
     }
 }
 
-fn unpack(codec: i16, payload: &[u8], into: &mut Vec<u8>) -> Result<(), &'static str> {
+fn unpack(codec: i16, payload: &[u8], into: &mut Vec<u8>) -> Result<(), UnpackError> {
     let unpacked = match codec {
         1 => drain(MultiGzDecoder::new(payload), into),
         2 => return unsnap(payload, into),
         3 => lz4::Decoder::new(payload).and_then(|from| drain(from, into)),
         4 => zstd::Decoder::with_buffer(payload).and_then(|from| drain(from, into)),
-        _ => return Err("its compression is not known"),
+        _ => return Err(UnpackError::Broken),
     };
     match unpacked {
-        Ok(()) if into.len() > UNPACKED_BYTES_MAX => Err(TOO_LARGE),
+        _ if into.len() > UNPACKED_BYTES_MAX => Err(UnpackError::TooLarge),
         Ok(()) => Ok(()),
-        Err(_) => Err(BROKEN),
+        Err(_) => Err(UnpackError::Broken),
     }
 }
-
-const TOO_LARGE: &str = "it unpacks to more than 64 MiB";
-const BROKEN: &str = "it cannot be unpacked";
 
 fn drain(from: impl Read, into: &mut Vec<u8>) -> io::Result<()> {
     from.take(UNPACKED_BYTES_MAX as u64 + 1)
@@ -79,33 +111,38 @@ fn drain(from: impl Read, into: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// One raw block, or the Java library's row of blocks.
-fn unsnap(mut payload: &[u8], into: &mut Vec<u8>) -> Result<(), &'static str> {
+fn unsnap(mut payload: &[u8], into: &mut Vec<u8>) -> Result<(), UnpackError> {
     if !payload.starts_with(FRAMED) {
         return unsnap_block(payload, into);
     }
-    payload = payload.get(FRAMED_HEAD.len()..).ok_or(BROKEN)?;
+    payload = payload
+        .get(FRAMED_HEAD.len()..)
+        .ok_or(UnpackError::Broken)?;
     while !payload.is_empty() {
-        let (length, rest) = payload.split_first_chunk::<4>().ok_or(BROKEN)?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| BROKEN)?;
-        let (block, rest) = rest.split_at_checked(length).ok_or(BROKEN)?;
+        let (length, rest) = payload
+            .split_first_chunk::<4>()
+            .ok_or(UnpackError::Broken)?;
+        let length =
+            usize::try_from(u32::from_be_bytes(*length)).map_err(|_| UnpackError::Broken)?;
+        let (block, rest) = rest.split_at_checked(length).ok_or(UnpackError::Broken)?;
         unsnap_block(block, into)?;
         payload = rest;
     }
     Ok(())
 }
 
-fn unsnap_block(block: &[u8], into: &mut Vec<u8>) -> Result<(), &'static str> {
-    let length = snap::raw::decompress_len(block).map_err(|_| BROKEN)?;
+fn unsnap_block(block: &[u8], into: &mut Vec<u8>) -> Result<(), UnpackError> {
+    let length = snap::raw::decompress_len(block).map_err(|_| UnpackError::Broken)?;
     let from = into.len();
     // Looked at before there is room for it: the length is only what the block claims.
     if length > UNPACKED_BYTES_MAX - from {
-        return Err(TOO_LARGE);
+        return Err(UnpackError::TooLarge);
     }
     into.resize(from + length, 0);
     snap::raw::Decoder::new()
         .decompress(block, &mut into[from..])
         .map(drop)
-        .map_err(|_| BROKEN)
+        .map_err(|_| UnpackError::Broken)
 }
 
 /// Compresses records as a Kafka client would.
@@ -171,7 +208,7 @@ mod tests {
             let packed = pack(codec, &huge).unwrap();
             assert_eq!(
                 unpack(codec, &packed, &mut out),
-                Err(TOO_LARGE),
+                Err(UnpackError::TooLarge),
                 "codec {codec}"
             );
             assert!(out.capacity() <= 3 * UNPACKED_BYTES_MAX);

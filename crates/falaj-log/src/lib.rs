@@ -45,6 +45,7 @@ mod snapshot;
 mod topic;
 
 pub use batch::{Batches, HEAD_BYTES, Head};
+pub use codec::{UNPACKED_BYTES_MAX, UnpackError};
 pub use disk::{Disk, LocalDisk, SegmentFile};
 pub use error::LogError;
 pub use log::{Log, LogOptions};

@@ -62,10 +62,7 @@ fn main() {
     let rounds = arguments.next().unwrap_or(5);
     let mut dice = Dice(42);
     let raw: Vec<Raw> = (0..records as u64)
-        .map(|position| Raw {
-            bytes: person(&mut dice).into(),
-            position,
-        })
+        .map(|position| Raw::new(person(&mut dice).into(), position))
         .collect();
     let bytes: usize = raw.iter().map(|record| record.bytes.len()).sum();
     println!(

@@ -36,7 +36,8 @@ const SOURCE_NAME_MAX: usize = 256;
 /// Bytes of text that one batch may hold: Arrow counts them in 31 bits.
 const BATCH_TEXT_MAX: usize = i32::MAX as usize;
 
-/// What became of the messages of one call: `read` = rows of the batch + rejects + duplicates.
+/// What became of the messages of one call: `read` = rows of the batch + rejects + duplicates. A
+/// batch of the topic that could not be taken apart counts as one message.
 #[derive(Debug)]
 pub struct Decoded {
     /// What can be used.
@@ -177,9 +178,13 @@ impl Decoder {
         reason = "the columns are made from the schema"
     )]
     pub fn decode(&mut self, fetched: &[Fetched], now_ms: i64) -> Decoded {
-        let read = fetched.iter().map(|part| part.messages.len()).sum();
-        self.columns.reserve(read);
-        let mut rejects = Vec::new();
+        let messages = fetched.iter().map(|part| part.messages.len()).sum();
+        self.columns.reserve(messages);
+        let mut rejects: Vec<Reject> = fetched
+            .iter()
+            .flat_map(|part| unreadable(part, now_ms))
+            .collect();
+        let read = messages + rejects.len();
         let mut duplicates = 0;
         let mut found = Vec::with_capacity(self.paths.slots());
         let mut cells = Vec::with_capacity(self.names.len());
@@ -286,6 +291,20 @@ impl Decoder {
         columns.offset.append_value(message.offset);
         Ok(true)
     }
+}
+
+/// The batches of a part that could not be taken apart, each as one reject.
+fn unreadable(part: &Fetched, now_ms: i64) -> impl Iterator<Item = Reject> {
+    part.unreadable.iter().map(move |batch| Reject {
+        at: At::Topic {
+            partition: part.partition,
+            offset: batch.first,
+        },
+        reason: batch.reason,
+        path: None,
+        length: batch.length,
+        time_ms: now_ms,
+    })
 }
 
 /// A value of the declared type, or why it is none.

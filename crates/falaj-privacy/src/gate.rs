@@ -132,7 +132,10 @@ impl Gate {
                         },
                         reason,
                         path,
-                        length: record.bytes.len() as u64,
+                        length: match record.unreadable {
+                            Some(batch) => batch.length,
+                            None => record.bytes.len() as u64,
+                        },
                         time_ms: now_ms,
                     });
                 }
@@ -170,6 +173,9 @@ impl Gate {
         found: &mut Vec<Found<'a>>,
         out: &mut Vec<u8>,
     ) -> Result<Message, Refusal> {
+        if let Some(batch) = record.unreadable {
+            return Err((batch.reason, None));
+        }
         if record.bytes.len() as u64 > policy.max_record {
             return Err((Reason::TooLong, None));
         }
@@ -386,10 +392,7 @@ mod tests {
             format!(r#"{{"nat":"{secret}","nat":"C\u0048","email":"{secret}","email":"a@b.ch"}}"#),
             format!(r#"{{"email":"a@b.ch","nat":"C\u0048","x":"{secret}"#),
         ] {
-            let raw = Raw {
-                bytes: record.into(),
-                position: 0,
-            };
+            let raw = Raw::new(record.into(), 0);
             let (mut found, mut out) = (Vec::new(), Vec::new());
             let whole = gate
                 .pass(&policy, "s", &raw, 0, &mut found, &mut out)

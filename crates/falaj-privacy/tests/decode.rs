@@ -17,7 +17,7 @@ use bytes::Bytes;
 use common::people::{Dice, person};
 use common::{FIELDS, HEAD, fetched, gate, keys, policy, raw};
 use falaj_privacy::{Decoded, Decoder, Key, Keys, Policy, Seen};
-use falaj_record::{At, Fetched, Message, Reason};
+use falaj_record::{At, Fetched, Message, Reason, Reject, Unreadable};
 
 const NOW: i64 = 1_767_225_600_000;
 const PID: &str = "abcdefghijklmnopqrstuvwxyz";
@@ -44,6 +44,7 @@ fn part(partition: i32, messages: Vec<Message>) -> Fetched {
         messages,
         next,
         end: next,
+        ..Fetched::default()
     }
 }
 
@@ -335,6 +336,42 @@ fn what_was_not_cleared_does_not_count_as_seen() {
     let decoded = decoder.decode(&[part(0, messages)], NOW);
     assert_eq!((decoded.rejects.len(), decoded.duplicates), (1, 0));
     assert_eq!(batch(&decoded).num_rows(), 3);
+}
+
+#[test]
+fn a_batch_that_cannot_be_taken_apart_is_one_reject_beside_what_is_read() {
+    let policy = policy(HEAD, FIELDS);
+    let value = format!(r#"{{"pid":"{PID}"}}"#);
+    let broken = Unreadable {
+        first: 1,
+        next: 900,
+        reason: Reason::BatchTooLarge,
+        length: 77,
+    };
+    let part = Fetched {
+        unreadable: vec![broken],
+        ..part(
+            2,
+            vec![
+                message(&policy, 0, "a@1", &value),
+                message(&policy, 900, "a@2", &value),
+            ],
+        )
+    };
+    let decoded = decoder(&policy).decode(&[part], NOW);
+    assert_eq!(batch(&decoded).num_rows(), 2);
+    assert_eq!((decoded.read, decoded.duplicates), (3, 0));
+    let reject = Reject {
+        at: At::Topic {
+            partition: 2,
+            offset: 1,
+        },
+        reason: Reason::BatchTooLarge,
+        path: None,
+        length: 77,
+        time_ms: NOW,
+    };
+    assert_eq!(decoded.rejects, [reject]);
 }
 
 #[test]

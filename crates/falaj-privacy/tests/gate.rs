@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::people::{Dice, person};
 use common::{FIELDS, HEAD, compile, gate, policy, raw};
 use falaj_privacy::{Gate, Policy};
-use falaj_record::{At, Outgoing, Raw, Reason, Src};
+use falaj_record::{At, Outgoing, Raw, Reason, Src, Unreadable};
 use serde_json::{Value, json};
 
 const NOW: i64 = 1_767_225_600_000;
@@ -42,6 +42,38 @@ fn clear_one(gate: &mut Gate, record: &[u8]) -> Result<Outgoing, (Reason, Option
 
 fn value(message: &Outgoing) -> Value {
     serde_json::from_slice(&message.value).expect("JSON")
+}
+
+#[test]
+fn a_batch_of_a_raw_topic_that_cannot_be_taken_apart_is_one_reject() {
+    let policy = policy(HEAD, FIELDS);
+    let batch = Unreadable {
+        first: 1,
+        next: 8,
+        reason: Reason::BatchBroken,
+        length: 77,
+    };
+    let records = [
+        raw(&[record("1")]).swap_remove(0),
+        Raw {
+            position: 8,
+            unreadable: Some(batch),
+            ..Raw::default()
+        },
+    ];
+    let passage = gate(&policy).clear(&records, NOW);
+    assert_eq!(passage.cleared.get().messages.len(), 1);
+    let [reject] = &passage.rejects[..] else {
+        panic!("{:?}", passage.rejects);
+    };
+    let at = At::Source {
+        source: "file-0123".into(),
+        position: 8,
+    };
+    assert_eq!(
+        (&reject.at, reject.reason, reject.length),
+        (&at, Reason::BatchBroken, 77)
+    );
 }
 
 #[test]
@@ -226,10 +258,7 @@ fn a_subject_that_is_not_required_may_be_missing() {
     let policy = policy(&head, &FIELDS[..1]);
     let mut gate = gate(&policy);
     let records: Vec<Raw> = (0..8)
-        .map(|position| Raw {
-            bytes: r#"{"nat":"CH","email":{}}"#.into(),
-            position,
-        })
+        .map(|position| Raw::new(r#"{"nat":"CH","email":{}}"#.into(), position))
         .collect();
     let outbound = gate.clear(&records, NOW).cleared.into_inner();
     for (message, position) in outbound.messages.iter().zip(0..) {

@@ -20,7 +20,7 @@ mod view;
 pub use batch::Batch;
 pub use hint::Hint;
 pub use ledger::{Ledger, SourceLedger, TopicLedger, ViewLedger};
-pub use message::{Fetched, Message, Outbound, Outgoing, Raw, Src};
+pub use message::{Fetched, Message, Outbound, Outgoing, Raw, Src, Unreadable};
 pub use position::Positions;
 pub use reject::{At, Reason, Reject};
 pub use schema::{EVENT_TIME, Field, FieldType, OFFSET, PARTITION, PID, Schema};

@@ -3,13 +3,29 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::Reason;
+
 /// One raw record as a source gave it: not yet passed by the gate, so it may hold anything.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Raw {
     /// The bytes of one JSON object (or of what was meant to be one).
     pub bytes: Bytes,
     /// Where in the source it stands; strictly growing within one source.
     pub position: u64,
+    /// It is no record, but a batch of a topic that cannot be taken apart; there are no bytes then.
+    pub unreadable: Option<Unreadable>,
+}
+
+impl Raw {
+    /// A record.
+    #[must_use]
+    pub fn new(bytes: Bytes, position: u64) -> Self {
+        Self {
+            bytes,
+            position,
+            unreadable: None,
+        }
+    }
 }
 
 impl fmt::Debug for Raw {
@@ -102,13 +118,29 @@ impl fmt::Debug for Message {
     }
 }
 
+/// A batch of a topic that cannot be taken apart. None of its records is used; it counts as one
+/// that was read, and is a reject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Offset of its first record.
+    pub first: i64,
+    /// First offset after it.
+    pub next: i64,
+    /// [`Reason::BatchBroken`] or [`Reason::BatchTooLarge`].
+    pub reason: Reason,
+    /// Its length on the topic, in bytes.
+    pub length: u64,
+}
+
 /// What one read of one partition gave.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Fetched {
     /// The partition.
     pub partition: i32,
     /// Messages in offset order.
     pub messages: Vec<Message>,
+    /// Batches between them that cannot be taken apart, in offset order.
+    pub unreadable: Vec<Unreadable>,
     /// Where to go on reading (past offsets that hold no message, too).
     pub next: i64,
     /// End of what may be read now: first offset after the last durable message.

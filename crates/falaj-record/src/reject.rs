@@ -57,6 +57,10 @@ pub enum Reason {
     NoEventTime,
     /// A topic message without a valid `falaj.policy` header.
     NotCleared,
+    /// A batch of records that cannot be unpacked, or does not hold the records it announces.
+    BatchBroken,
+    /// A batch of records that unpacks to more than is ever taken.
+    BatchTooLarge,
     /// A record that is older than the state of every window it falls into.
     Late,
     /// A view's row that is larger than a store takes.
@@ -78,6 +82,8 @@ impl fmt::Display for Reason {
             Self::NoSubject => "no subject",
             Self::NoEventTime => "no event time",
             Self::NotCleared => "not cleared",
+            Self::BatchBroken => "batch that cannot be unpacked",
+            Self::BatchTooLarge => "batch that unpacks to more than 64 MiB",
             Self::Late => "late",
             Self::TooLargeForStore => "too large for the store",
             Self::RefusedByStore => "refused by the store",
@@ -95,7 +101,7 @@ pub struct Reject {
     /// The declared JSON path it is about (text of the pipeline file, never of the record).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub path: Option<Arc<str>>,
-    /// Length of the record in bytes.
+    /// Length in bytes of the record, or of the batch where that cannot be taken apart.
     pub length: u64,
     /// When, in milliseconds since 1970.
     pub time_ms: i64,

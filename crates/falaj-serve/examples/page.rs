@@ -1,6 +1,6 @@
 //! Serves the page with made-up aggregates, to look at it without a pipeline.
 //!
-//! `cargo run --release -p falaj-serve --example page -- [PORT] [busy|empty|single|failing|hostile]`
+//! `cargo run --release -p falaj-serve --example page -- [PORT] [busy|empty|standby|single|failing|hostile]`
 
 mod made_up;
 

@@ -92,7 +92,30 @@ struct State {
     status: Option<Arc<Status>>,
     history: History,
     privacy: Option<Arc<PrivacyPanel>>,
-    ingest: Option<Arc<dyn Ingest>>,
+    ingest: Desk,
+}
+
+/// Where requests with records go.
+#[derive(Clone, Default)]
+pub(crate) enum Desk {
+    /// Nowhere: the pipeline takes none.
+    #[default]
+    Absent,
+    /// To the pipeline, once it runs here.
+    Closed { has_token: bool },
+    /// To the pipeline.
+    Open(Arc<dyn Ingest>),
+}
+
+impl Desk {
+    /// Whether anybody who reaches the server may send records, now or later.
+    pub fn exposed(&self) -> bool {
+        match self {
+            Self::Absent => false,
+            Self::Closed { has_token } => !has_token,
+            Self::Open(ingest) => !ingest.has_token(),
+        }
+    }
 }
 
 /// A row's `_key` and its values in SELECT order.
@@ -244,11 +267,22 @@ impl Hub {
 
     /// Where `/ingest` brings its requests; without it there is no such route.
     pub fn set_ingest(&self, ingest: Arc<dyn Ingest>) {
-        self.0.state.lock().ingest = Some(ingest);
+        self.0.state.lock().ingest = Desk::Open(ingest);
     }
 
-    pub(crate) fn ingest(&self) -> Option<Arc<dyn Ingest>> {
+    /// Says that `/ingest` takes requests once the pipeline runs here, and not before.
+    pub fn close_ingest(&self, has_token: bool) {
+        self.0.state.lock().ingest = Desk::Closed { has_token };
+    }
+
+    pub(crate) fn ingest(&self) -> Desk {
         self.0.state.lock().ingest.clone()
+    }
+
+    /// What this falaj does while it does not run the pipeline; none where it does, or where nobody
+    /// has said.
+    pub(crate) fn inactive(&self) -> Option<Arc<Status>> {
+        self.status().filter(|status| !status.state.active())
     }
 
     /// Says good-bye to the readers of the event stream; nothing is sent after it.

@@ -6,7 +6,6 @@
 
 use std::any::Any;
 use std::future::ready;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use tokio::time::timeout;
 
-use crate::hub::Hub;
+use crate::hub::{Desk, Hub};
 use crate::routes::{JSON, Problem, answer, problem_with};
 
 /// Longest time for a body to come.
@@ -105,7 +104,7 @@ impl Wrong {
 pub(crate) async fn ingest(State(hub): State<Hub>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let mut body = body.into_data_stream();
-    match taken(hub.ingest(), &parts.headers, &mut body).await {
+    match taken(&hub, &parts.headers, &mut body).await {
         Ok(receipt) => answer(JSON, receipt),
         Err(wrong) => {
             let mut left = REST_BYTES_MAX;
@@ -121,15 +120,20 @@ pub(crate) async fn ingest(State(hub): State<Hub>, request: Request) -> Response
     }
 }
 
-async fn taken(
-    ingest: Option<Arc<dyn Ingest>>,
-    headers: &HeaderMap,
-    body: &mut BodyDataStream,
-) -> Result<String, Wrong> {
-    let Some(ingest) = ingest else {
-        let none = Problem::new("this pipeline takes no requests with records")
-            .hint("its source is another one; `[source.ingest]` is the one that does");
-        return Err(Wrong::new(StatusCode::NOT_FOUND, none));
+async fn taken(hub: &Hub, headers: &HeaderMap, body: &mut BodyDataStream) -> Result<String, Wrong> {
+    let ingest = match hub.ingest() {
+        Desk::Open(ingest) => ingest,
+        Desk::Closed { .. } => {
+            return Err(Wrong {
+                headers: &[(header::RETRY_AFTER, "1")],
+                ..Wrong::new(StatusCode::SERVICE_UNAVAILABLE, Problem::inactive(hub))
+            });
+        }
+        Desk::Absent => {
+            let none = Problem::new("this pipeline takes no requests with records")
+                .hint("its source is another one; `[source.ingest]` is the one that does");
+            return Err(Wrong::new(StatusCode::NOT_FOUND, none));
+        }
     };
     if !ingest.admits(bearer(headers)) {
         let wrong = Problem::new("the token is missing or wrong")

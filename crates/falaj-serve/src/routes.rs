@@ -18,6 +18,7 @@ use crate::chart::nearest;
 use crate::hub::Hub;
 use crate::render::{self, ViewJson, json};
 use crate::server::Hosts;
+use crate::status::RunState;
 use crate::{assets, events, ingest, metrics, page};
 
 pub(crate) const JSON: &str = "application/json";
@@ -77,6 +78,22 @@ impl Problem {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// This falaj does not run the pipeline, or not yet.
+    pub(crate) fn inactive(hub: &Hub) -> Self {
+        let status = hub.inactive();
+        let state = status.as_ref().map_or(RunState::Starting, |s| s.state);
+        let detail = status.as_ref().and_then(|s| s.detail.as_deref());
+        let problem = match (state, detail) {
+            (RunState::Starting, _) | (_, None) => Self::new("falaj is starting"),
+            (state, Some(detail)) => Self::new(format!("{}: {detail}", state.word())),
+        };
+        problem.hint(match state {
+            RunState::Standby => "ask the falaj that runs the pipeline, or wait for this one",
+            RunState::Waiting => "try again when it runs; `/readyz` says so",
+            _ => "try again in a second",
+        })
     }
 }
 
@@ -192,6 +209,9 @@ async fn view(
             return problem(StatusCode::BAD_REQUEST, &bad);
         }
     };
+    if hub.inactive().is_some() {
+        return unavailable(&Problem::inactive(&hub));
+    }
     let Some(rows) = hub.rows(&name) else {
         return problem(StatusCode::NOT_FOUND, &unknown_view(&hub, &name));
     };
@@ -241,22 +261,21 @@ fn unknown_view(hub: &Hub, name: &str) -> Problem {
 async fn status(State(hub): State<Hub>) -> Response<Body> {
     match hub.status() {
         Some(status) => answer(JSON, json(&*status)),
-        None => starting(),
+        None => unavailable(&Problem::inactive(&hub)),
     }
 }
 
 async fn privacy(State(hub): State<Hub>) -> Response<Body> {
     match hub.privacy() {
         Some(panel) => answer(JSON, json(&*panel)),
-        None => starting(),
+        None => unavailable(&Problem::inactive(&hub)),
     }
 }
 
-fn starting() -> Response<Body> {
-    let problem = Problem::new("falaj is starting").hint("try again in a second");
+fn unavailable(problem: &Problem) -> Response<Body> {
     problem_with(
         StatusCode::SERVICE_UNAVAILABLE,
-        &problem,
+        problem,
         &[(header::RETRY_AFTER, "1")],
     )
 }

@@ -153,7 +153,7 @@ impl Server {
             if !listen.insecure {
                 return Err(ServeError::Exposed { address });
             }
-            if hub.ingest().is_some_and(|ingest| !ingest.has_token()) {
+            if hub.ingest().exposed() {
                 return Err(ServeError::ExposedIngest { address });
             }
             tracing::warn!(%address, "the page is served to other machines without a login");

@@ -52,6 +52,10 @@ impl Serialize for Time {
 pub enum RunState {
     /// Opening the topic, the checkpoint, the stores.
     Starting,
+    /// The cluster is away, and is waited for.
+    Waiting,
+    /// Another falaj runs the pipeline; this one takes over when that one ends.
+    Standby,
     /// Records flow, or may come at any time.
     Running,
     /// A finite source was read to its end and every row of it is shown.
@@ -63,8 +67,10 @@ pub enum RunState {
 
 impl RunState {
     /// All of them, in the order a run passes them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::Starting,
+        Self::Waiting,
+        Self::Standby,
         Self::Running,
         Self::CaughtUp,
         Self::Stopping,
@@ -75,10 +81,18 @@ impl RunState {
     pub fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
+            Self::Waiting => "waiting",
+            Self::Standby => "standby",
             Self::Running => "running",
             Self::CaughtUp => "caught up",
             Self::Stopping => "stopping",
         }
+    }
+
+    /// Whether this falaj runs the pipeline, so that its rows are those of now.
+    #[must_use]
+    pub fn active(self) -> bool {
+        !matches!(self, Self::Starting | Self::Waiting | Self::Standby)
     }
 }
 
@@ -238,7 +252,9 @@ pub struct Status {
     pub uptime: f64,
     /// What the pipeline as a whole is doing.
     pub state: RunState,
-    /// The stages in the order of the line.
+    /// What it waits for, in a few words; free of values.
+    pub detail: Option<String>,
+    /// The stages in the order of the line; none while another falaj runs it.
     pub stages: Vec<StageStatus>,
     /// Where records come from.
     pub source: Option<SourceStatus>,
@@ -279,7 +295,7 @@ impl Status {
                 part: "pipeline",
                 name: &self.pipeline,
                 state: state.word(),
-                detail: None,
+                detail: self.detail.as_deref(),
                 since: None,
             }),
         };

@@ -333,6 +333,69 @@ async fn readiness_names_every_part_that_does_not_work() {
 }
 
 #[tokio::test]
+async fn a_standby_answers_and_gives_no_rows_as_if_there_were_none() {
+    let made_up = MadeUp::new(Scene::Standby);
+    let hub = made_up.hub();
+    hub.close_ingest(true);
+    let server = serve(hub).await;
+    assert_eq!(server.get("/healthz").await.code, 200);
+    let ready = server.get("/readyz").await;
+    assert_eq!(ready.code, 503);
+    assert_eq!(
+        ready.json()["reasons"],
+        json!([{
+            "part": "pipeline",
+            "name": "random-users",
+            "state": "standby",
+            "detail": "another falaj runs this pipeline",
+            "since": null,
+        }])
+    );
+    let status = server.get("/api/v1/status").await.json();
+    assert_eq!(status["state"], "standby");
+    assert_eq!(status["detail"], "another falaj runs this pipeline");
+    for (path, method) in [
+        ("/api/v1/views/average_age", "GET"),
+        ("/api/v1/views/average_age?format=csv", "GET"),
+        ("/ingest", "POST"),
+    ] {
+        let answer = server
+            .ask(
+                method,
+                path,
+                &[("Host", "127.0.0.1"), ("Content-Length", "0")],
+            )
+            .await;
+        assert_eq!(
+            (answer.code, answer.header("retry-after")),
+            (503, "1"),
+            "{path}"
+        );
+        assert_eq!(
+            answer.json()["error"],
+            "standby: another falaj runs this pipeline"
+        );
+    }
+    // What does not depend on who runs it is there.
+    assert_eq!(server.get("/api/v1/views/users").await.code, 403);
+    assert_eq!(server.get("/api/v1/views/nothing").await.code, 404);
+    assert_eq!(server.get("/api/v1/views").await.code, 200);
+    assert_eq!(server.get("/api/v1/privacy").await.code, 200);
+    let page = server.get("/").await;
+    assert!(page.text().contains("standby, up "));
+    assert!(page.text().contains("another falaj runs this pipeline"));
+    let metrics = server.get("/metrics").await;
+    assert!(
+        metrics
+            .text()
+            .contains("falaj_state{state=\"standby\"} 1\n")
+    );
+    assert!(metrics.text().contains("falaj_ready 0\n"));
+    let snapshot = server.events(None).await.next_named("snapshot").await;
+    assert_eq!(snapshot.data["status"]["state"], "standby");
+}
+
+#[tokio::test]
 async fn status_has_the_shape_of_the_contract() {
     let server = serve(MadeUp::new(Scene::Busy).hub()).await;
     let status = server.get("/api/v1/status").await.json();

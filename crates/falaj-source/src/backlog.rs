@@ -44,7 +44,7 @@ impl Backlog {
             }
             self.position += 1;
             let position = self.position;
-            raws.extend(self.records.next().map(|bytes| Raw { bytes, position }));
+            raws.extend(self.records.next().map(|bytes| Raw::new(bytes, position)));
         }
         (!raws.is_empty()).then_some(raws)
     }

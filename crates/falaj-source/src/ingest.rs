@@ -264,11 +264,11 @@ fn records(request: &Request) -> Result<Vec<Raw>, Refusal> {
             .map_err(Refusal::NotJson)?
             .into_iter()
             .zip(1..)
-            .map(|(bytes, position)| Raw { bytes, position })
+            .map(|(bytes, position)| Raw::new(bytes, position))
             .collect(),
         Form::Json => {
             let bytes = body.slice_ref(text.trim_ascii().as_bytes());
-            let one = Raw { bytes, position: 1 };
+            let one = Raw::new(bytes, 1);
             if one.bytes.is_empty() {
                 vec![]
             } else {
@@ -536,10 +536,7 @@ impl Source for IngestSource {
                 .records
                 .iter()
                 .zip(first..)
-                .map(|(record, position)| Raw {
-                    bytes: record.bytes.clone(),
-                    position,
-                })
+                .map(|(record, position)| Raw::new(record.bytes.clone(), position))
                 .collect();
             self.position = first + raws.len() as u64 - 1;
             let bytes: u64 = raws.iter().map(|raw| raw.bytes.len() as u64).sum();

@@ -3,7 +3,7 @@
 //! Always: the position of a record is its offset and 1, in the part that its partition is. So a
 //! restart reads the same records at the same positions again.
 //! Always: a value is a record, whatever it holds; no value (a tombstone) is an empty one. The gate
-//! says what cannot be used.
+//! says what cannot be used. A batch that cannot be taken apart counts as one record.
 //! Always: which topic it is, is its identity and not its name: one that was deleted and made anew
 //! is another source.
 //! Absent on purpose: keys and headers, which are never read; the client of a broker, which comes
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use falaj_record::{Fetched, Message, Positions, Raw};
+use falaj_record::{Fetched, Message, Positions, Raw, Unreadable};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -233,13 +233,14 @@ impl KafkaSource {
     fn take(&mut self, fetched: Vec<Fetched>) {
         let mut bytes = 0;
         for part in fetched {
-            self.reached.advance(part.partition, part.next);
-            self.ends.advance(part.partition, part.end);
-            let raws: Vec<Raw> = part.messages.into_iter().map(raw).collect();
+            let partition = part.partition;
+            self.reached.advance(partition, part.next);
+            self.ends.advance(partition, part.end);
+            let raws = raws(part.messages, &part.unreadable);
             bytes += raws.iter().map(|raw| raw.bytes.len() as u64).sum::<u64>();
             if !raws.is_empty() {
                 self.backlog.push_back(Portion {
-                    part: part.partition,
+                    part: partition,
                     ..Portion::new(raws)
                 });
             }
@@ -397,12 +398,25 @@ impl Source for KafkaSource {
     }
 }
 
+/// What a partition gave, in the order of its offsets.
+pub(crate) fn raws(messages: Vec<Message>, unreadable: &[Unreadable]) -> Vec<Raw> {
+    let mut raws: Vec<Raw> = messages
+        .into_iter()
+        .map(raw)
+        // A batch stands at its last record: going on after it leaves all of it behind.
+        .chain(unreadable.iter().map(|batch| Raw {
+            position: batch.next.unsigned_abs(),
+            unreadable: Some(*batch),
+            ..Raw::default()
+        }))
+        .collect();
+    raws.sort_unstable_by_key(|raw| raw.position);
+    raws
+}
+
 /// The record that a message is, whatever it holds.
-pub(crate) fn raw(message: Message) -> Raw {
-    Raw {
-        position: position(message.offset),
-        bytes: message.value.unwrap_or_default(),
-    }
+fn raw(message: Message) -> Raw {
+    Raw::new(message.value.unwrap_or_default(), position(message.offset))
 }
 
 /// The position of the record at an offset.
@@ -452,4 +466,34 @@ fn in_ms(wait: Duration) -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from((now + wait).as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use falaj_record::Reason;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_that_cannot_be_taken_apart_stands_where_its_last_record_would() {
+        let message = |offset| Message {
+            offset,
+            timestamp_ms: 0,
+            key: None,
+            value: None,
+            policy: None,
+            src: None,
+        };
+        let batch = Unreadable {
+            first: 5,
+            next: 8,
+            reason: Reason::BatchBroken,
+            length: 77,
+        };
+        let raws = raws(vec![message(4), message(8)], &[batch]);
+        let positions: Vec<_> = raws.iter().map(|raw| raw.position).collect();
+        assert_eq!(positions, [5, 8, 9]);
+        let batches: Vec<_> = raws.iter().map(|raw| raw.unreadable).collect();
+        assert_eq!(batches, [None, Some(batch), None]);
+    }
 }

@@ -201,7 +201,7 @@ impl Numbered {
             Piece::TooLong(start) => {
                 self.line += 1;
                 let (bytes, position) = (start.clone(), self.line);
-                return self.line <= self.after || hand_on(vec![Raw { bytes, position }]);
+                return self.line <= self.after || hand_on(vec![Raw::new(bytes, position)]);
             }
         };
         let mut start = 0;
@@ -213,10 +213,7 @@ impl Numbered {
                 let returned = usize::from(lines[start..end].ends_with(b"\r"));
                 let line = start..end - returned;
                 if !is_blank(&lines[line.clone()]) {
-                    batch.push(Raw {
-                        bytes: lines.slice(line),
-                        position: self.line,
-                    });
+                    batch.push(Raw::new(lines.slice(line), self.line));
                 }
                 if batch.len() == BATCH_RECORDS_MAX && !hand_on(std::mem::take(&mut batch)) {
                     return false;

@@ -218,7 +218,7 @@ impl Place {
                 continue;
             }
             (self.next, self.end) = (part.next, part.end);
-            let raws: Vec<Raw> = part.messages.into_iter().map(kafka::raw).collect();
+            let raws = kafka::raws(part.messages, &part.unreadable);
             self.ahead = raws.into_iter().peekable();
         }
     }

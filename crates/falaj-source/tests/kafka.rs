@@ -116,6 +116,7 @@ impl RawLog for Log {
                         messages,
                         next,
                         end,
+                        ..Fetched::default()
                     });
                 }
             }

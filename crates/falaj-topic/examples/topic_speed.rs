@@ -160,14 +160,11 @@ async fn main() {
     let cleared: Vec<_> = (0..records / BATCH)
         .map(|batch| {
             let raws: Vec<_> = (batch * BATCH..(batch + 1) * BATCH)
-                .map(|n| Raw {
-                    bytes: format!(
+                .map(|n| Raw::new(format!(
                         r#"{{"gender":"female","email":"user{n}@example.com","dob":{{"date":"1992-03-08T15:13:16.688Z","age":{}}},"nat":"CH"}}"#,
                         n % 90
                     )
-                    .into(),
-                    position: n,
-                })
+                    .into(), n))
                 .collect();
             gate.clear(&raws, 1_767_225_600_000).cleared
         })

@@ -128,9 +128,11 @@ fn cleared(
     padding: usize,
 ) -> Vec<Cleared<Outbound>> {
     let mut gate = gate(source);
-    let raws = positions.into_iter().map(|position| Raw {
-        bytes: format!(r#"{{"text":"{position}{}"}}"#, "x".repeat(padding)).into(),
-        position,
+    let raws = positions.into_iter().map(|position| {
+        Raw::new(
+            format!(r#"{{"text":"{position}{}"}}"#, "x".repeat(padding)).into(),
+            position,
+        )
     });
     raws.map(|raw| {
         let now_ms = NOW_MS + i64::try_from(raw.position).unwrap_or(0);
@@ -153,9 +155,11 @@ pub fn together(
     padding: usize,
 ) -> Cleared<Outbound> {
     let raws: Vec<_> = positions
-        .map(|position| Raw {
-            bytes: format!(r#"{{"text":"{position}{}"}}"#, "x".repeat(padding)).into(),
-            position,
+        .map(|position| {
+            Raw::new(
+                format!(r#"{{"text":"{position}{}"}}"#, "x".repeat(padding)).into(),
+                position,
+            )
         })
         .collect();
     gate(source).clear(&raws, NOW_MS).cleared

@@ -3,6 +3,8 @@
 /// It is told and never changed: a cluster's topics may belong to others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
+    /// The topic: the pipeline's own, that of its rejects, or that of its lease.
+    pub topic: String,
     /// Key in `[topic]`, or Kafka's name of a topic setting that falaj relies on.
     pub key: &'static str,
     /// What the file says, or what falaj relies on.

@@ -471,8 +471,9 @@ fn read(
             continue;
         };
         let slice = held.read(*offset, share.min(left))?;
-        left = left.saturating_sub(slice.batches.len().max(1));
-        fetched.push(decode(topic.name(), *partition, *offset, &slice)?);
+        let decoded = decode(*partition, *offset, &slice, share.min(left));
+        left = left.saturating_sub(decoded.unpacked.max(decoded.done).max(1));
+        fetched.push(decoded.fetched);
     }
     Ok(fetched)
 }
@@ -491,8 +492,15 @@ fn list(topic: &LogTopic, from: i64, count_max: usize) -> Result<Vec<(i64, Rejec
     let mut rejects = Vec::new();
     while rejects.len() < count_max && next < partition.offsets().end {
         let slice = partition.read(next, REJECTS_BYTES)?;
-        let fetched = decode(topic.name(), 0, next, &slice)?;
+        let fetched = decode(0, next, &slice, REJECTS_BYTES).fetched;
         next = fetched.next;
+        for batch in &fetched.unreadable {
+            warn!(
+                topic = topic.name(),
+                offset = batch.first,
+                "a batch cannot be read; another client wrote it"
+            );
+        }
         for message in fetched.messages {
             let value = message.value.unwrap_or_else(Bytes::new);
             match serde_json::from_slice(&value) {

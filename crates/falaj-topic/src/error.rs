@@ -160,6 +160,14 @@ pub enum TopicError {
         /// What the cluster or the client library says.
         reason: String,
     },
+    /// The topic whose only partition is a lease has several: as many could hold it.
+    #[error("topic `{topic}` has {partitions} partitions, and a lease is one")]
+    SharedLease {
+        /// Its name.
+        topic: String,
+        /// How many it has.
+        partitions: i32,
+    },
     /// Another falaj runs the pipeline, or may do so by now.
     #[error("this falaj no longer holds the lease `{name}`: {reason}")]
     LeaseLost {
@@ -256,6 +264,9 @@ impl Hint for TopicError {
             Self::Unauthorized { .. } => {
                 "give falaj's user the rights listed in docs/reference/kafka.md".into()
             }
+            Self::SharedLease { topic, .. } => format!(
+                "delete topic `{topic}` while no falaj runs this pipeline: nothing is in it, and it is made again"
+            ),
             Self::LeaseLost { .. } => {
                 "start again: it waits as standby while another falaj runs the pipeline".into()
             }

@@ -1,6 +1,7 @@
 //! Reading a topic of the embedded log beside the process that writes it, for `falaj tap`.
 //!
 //! Always: nothing is written, locked or repaired; a batch that is not whole yet ends a read.
+//! Always: a batch that cannot be taken apart is told as such, and read past.
 //! Absent on purpose: the promise that what is shown is durable. Nothing is derived from it.
 
 use std::fs::{self, File};
@@ -13,7 +14,7 @@ use falaj_log::{HEAD_BYTES, Head, SegmentName, Slice};
 use falaj_record::Fetched;
 
 use crate::TopicError;
-use crate::decode::decode;
+use crate::decode::{Decoded, decode};
 
 /// A reader of all partitions of one topic, from their starts on.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ impl Follower {
     /// What has come since the last read, nothing where nothing has.
     ///
     /// # Errors
-    /// Where a file cannot be read, or holds what no record batch is.
+    /// Where a file cannot be read.
     pub fn read(&mut self) -> Result<Vec<Fetched>, TopicError> {
         let mut fetched = Vec::new();
         for following in &mut self.partitions {
@@ -84,9 +85,9 @@ impl Follower {
                 start: following.next,
                 end: following.next,
             };
-            let part = decode(&self.topic, following.partition, following.next, &slice)?;
-            following.next = following.next.max(part.next);
-            fetched.push(part);
+            let decoded = decode(following.partition, following.next, &slice, self.bytes_max);
+            following.go_on(&decoded);
+            fetched.push(decoded.fetched);
         }
         Ok(fetched)
     }
@@ -101,12 +102,11 @@ impl Following {
             if let Some((_, file, at)) = &mut self.segment {
                 let mut batches = whole(file, *at, bytes_max)?;
                 if !batches.is_empty() {
-                    *at += batches.len() as u64;
                     // A segment that the cleaner put in the place of several is entered in the middle.
                     while let Some(head) = Head::parse(&batches)
                         && head.next() <= self.next
                     {
-                        let _ = batches.split_to(head.bytes);
+                        *at += batches.split_to(head.bytes).len() as u64;
                     }
                     if batches.is_empty() {
                         continue;
@@ -127,6 +127,14 @@ impl Following {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
+        }
+    }
+
+    /// Goes on after what was decoded of what [`Following::batches`] gave.
+    fn go_on(&mut self, decoded: &Decoded) {
+        self.next = self.next.max(decoded.fetched.next);
+        if let Some((_, _, at)) = &mut self.segment {
+            *at += decoded.done as u64;
         }
     }
 
@@ -231,7 +239,7 @@ mod tests {
             let mut at = partition.offsets().start;
             while at < partition.offsets().end {
                 let slice = partition.read(at, 1 << 20).unwrap();
-                let left = decode("t", 0, at, &slice).unwrap();
+                let left = decode(0, at, &slice, 1 << 20).fetched;
                 assert!(left.messages.iter().all(|m| seen.contains(&m.offset)));
                 at = left.next;
             }

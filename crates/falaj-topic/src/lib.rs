@@ -154,8 +154,9 @@ pub trait Broker: Send + Sync {
     /// Names of all topics, in order.
     async fn list(&self) -> Result<Vec<String>, TopicError>;
 
-    /// Where the topic of `config` is not what the file says. Nothing, where [`Broker::topic`]
-    /// brings it to that.
+    /// Where the topic of `config`, that of its rejects and that of its lease are not what falaj
+    /// would make of the file. Nothing of one that is not there, and where [`Broker::topic`] brings
+    /// it to that.
     async fn drift(&self, config: &TopicConfig) -> Result<Vec<Drift>, TopicError> {
         let _ = config;
         Ok(Vec::new())

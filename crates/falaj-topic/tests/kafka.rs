@@ -644,10 +644,7 @@ async fn settings_differ_from_the_file_and_are_told_not_changed() {
     let config = config(&kafka.brokers(), "drift");
     let broker = broker(&config).await;
     let missing = broker.drift(&config).await;
-    assert!(
-        matches!(missing, Err(TopicError::Missing { .. })),
-        "{missing:?}"
-    );
+    assert_eq!(missing.expect("compared"), [], "what is not there");
     broker.create(&config).await.expect("made");
     assert_eq!(broker.drift(&config).await.expect("compared"), []);
     let other = TopicConfig {
@@ -672,6 +669,100 @@ async fn settings_differ_from_the_file_and_are_told_not_changed() {
     match broker.create(&many).await {
         Err(TopicError::Refused { doing, .. }) => assert_eq!(doing, "make topic `drift.many`"),
         other => panic!("three copies on one broker: {other:?}"),
+    }
+    broker.close().await;
+}
+
+fn make(kafka: &Kafka, topic: &str, more: &[&str]) {
+    let args = [&["--create", "--topic", topic][..], more].concat();
+    let made = kafka.tool("TopicCommand", args).output().expect("it runs");
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rejects_and_lease_that_others_made_are_told_and_a_lease_of_several_is_refused() {
+    let Some(kafka) = shared() else { return };
+    let config = TopicConfig {
+        replication: Some(1),
+        ..config(&kafka.brokers(), "beside")
+    };
+    // As falaj makes them there is nothing to tell.
+    let ours = broker(&config).await;
+    let lease = ours.lease(&config.name).await.expect("asked");
+    lease.wait().await.expect("held");
+    let topic = ours.topic(&config).await.expect("made");
+    let reject = Reject {
+        at: At::Source {
+            source: "file-1".into(),
+            position: 1,
+        },
+        reason: Reason::NotJson,
+        path: None,
+        length: 3,
+        time_ms: 1_767_225_600_000,
+    };
+    topic.reject(&[reject]).await.expect("told");
+    assert_eq!(ours.drift(&config).await.expect("compared"), []);
+    drop((lease, topic));
+    ours.close().await;
+
+    let config = TopicConfig {
+        name: "beside.others".into(),
+        ..config
+    };
+    make(
+        kafka,
+        "beside.others.rejects",
+        &["--partitions", "2", "--config", "cleanup.policy=compact"],
+    );
+    make(kafka, "beside.others.lease", &["--partitions", "2"]);
+    let ours = broker(&config).await;
+    let asked = TopicConfig {
+        replication: Some(2),
+        ..config.clone()
+    };
+    let drift = ours.drift(&asked).await.expect("compared");
+    let told: Vec<_> = drift
+        .iter()
+        .map(|d| (&*d.topic, d.key, &*d.file, &*d.cluster))
+        .collect();
+    let (rejects, lease) = ("beside.others.rejects", "beside.others.lease");
+    for one in [
+        (rejects, "partitions", "1", "2"),
+        (rejects, "replication", "2", "1"),
+        (rejects, "cleanup.policy", "delete", "compact"),
+        (lease, "partitions", "1", "2"),
+        (lease, "replication", "2", "1"),
+    ] {
+        assert!(told.contains(&one), "{one:?} is not in {told:?}");
+    }
+    let of_lease = told.iter().filter(|d| d.0 == lease).count();
+    assert_eq!(of_lease, 2, "nothing is ever in it: {told:?}");
+    // Each of two would be given one of its partitions.
+    match ours.lease(&config.name).await.map(drop) {
+        Err(error @ TopicError::SharedLease { partitions: 2, .. }) => {
+            assert!(error.hint().is_some_and(|hint| hint.contains(lease)));
+        }
+        other => panic!("{other:?}"),
+    }
+    ours.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_lies_on_as_many_brokers_as_the_file_says() {
+    let Some(kafka) = shared() else { return };
+    let config = TopicConfig {
+        replication: Some(2),
+        ..config(&kafka.brokers(), "lease.copies")
+    };
+    let broker = broker(&config).await;
+    // On the one broker there is, that shows in its refusal.
+    match broker.lease(&config.name).await.map(drop) {
+        Err(TopicError::Refused { doing, .. }) => {
+            assert_eq!(doing, "make topic `lease.copies.lease`");
+        }
+        other => panic!("two copies on one broker: {other:?}"),
     }
     broker.close().await;
 }

@@ -11,9 +11,21 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Running, batch, fetch, name, options, produce, request, string};
+use crate::support::{Running, batch, fetch, long, name, options, produce, request, string};
 
 const TOPIC: &str = "kept";
+
+/// Spoilt requests of the ordinary run.
+const REQUESTS: u64 = 5_000;
+/// The long run (`FALAJ_LONG=1`), and the part of it after which everything has been used once: what
+/// is held then is what may be held.
+const LONG: Duration = Duration::from_mins(10);
+const WARM_UP: Duration = Duration::from_mins(2);
+/// How long the other client works before, to compare.
+const ALONE: Duration = Duration::from_secs(10);
+const GROWTH_KIB_MAX: u64 = 32 * 1024;
+/// The ordinary run is the same each time.
+const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// A small generator, so that a failing run can be repeated: set `FALAJ_SEED` to what it printed.
 struct Dice(u64);
@@ -23,7 +35,8 @@ impl Dice {
         let seed = std::env::var("FALAJ_SEED")
             .ok()
             .and_then(|s| s.parse().ok());
-        let seed = seed.unwrap_or_else(|| fastrand::u64(1..));
+        let other = || if long() { fastrand::u64(1..) } else { SEED };
+        let seed = seed.unwrap_or_else(other);
         eprintln!("FALAJ_SEED={seed}");
         Self(seed)
     }
@@ -170,7 +183,7 @@ fn spoilt(dice: &mut Dice, seeds: &[BytesMut]) -> Vec<u8> {
 }
 
 /// Sends spoilt requests, and reads what comes back for a moment, until `enough`.
-async fn spoil(broker: &Running, mut dice: Dice, enough: impl Fn(u64) -> bool) -> u64 {
+async fn spoil(broker: &Running, mut dice: Dice, mut enough: impl FnMut(u64) -> bool) -> u64 {
     let seeds = seeds();
     let mut sent = 0;
     while !enough(sent) {
@@ -192,23 +205,24 @@ async fn spoil(broker: &Running, mut dice: Dice, enough: impl Fn(u64) -> bool) -
     sent
 }
 
-/// Produces and reads back for as long as it is told to; gives how many records.
-async fn work(broker: &Running, stop: Arc<AtomicBool>) -> u64 {
+/// Produces and reads back for as long as it is told to; gives how long each round took.
+async fn work(broker: &Running, topic: &str, stop: &AtomicBool) -> Vec<Duration> {
     let mut client = broker.client().await;
-    client.create(TOPIC, 1).await;
-    let mut count: u64 = 0;
+    client.create(topic, 1).await;
+    let mut took = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        let value = format!("value {count}");
-        let offset = client.produce(TOPIC, &[&value]).await;
+        let value = format!("value {}", took.len());
+        let start = Instant::now();
+        let offset = client.produce(topic, &[&value]).await;
         assert_eq!(
-            u64::try_from(offset).unwrap(),
-            count,
+            usize::try_from(offset).unwrap(),
+            took.len(),
             "nobody else writes here"
         );
-        assert_eq!(client.values(TOPIC, offset).await, [value]);
-        count += 1;
+        assert_eq!(client.values(topic, offset).await, [value]);
+        took.push(start.elapsed());
     }
-    count
+    took
 }
 
 /// Panics of all threads since the test began; the listener must add none.
@@ -226,33 +240,6 @@ fn count_panics() -> Arc<AtomicU64> {
     count
 }
 
-async fn garbage_hurts_nobody(enough: impl Fn(u64) -> bool) -> (u64, u64) {
-    let mut options = options();
-    options.limits.partitions = 64;
-    options.limits.groups = 64;
-    let broker = Running::start(options).await;
-    let panics = count_panics();
-    let stop = Arc::new(AtomicBool::new(false));
-    let (sent, worked) = tokio::join!(
-        async {
-            let sent = spoil(&broker, Dice::new(), enough).await;
-            stop.store(true, Ordering::Relaxed);
-            sent
-        },
-        work(&broker, Arc::clone(&stop)),
-    );
-    assert_eq!(panics.load(Ordering::Relaxed), 0, "after {sent} requests");
-    broker.end().await;
-    (sent, worked)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn thousands_of_spoilt_requests_hurt_nobody() {
-    let (sent, worked) = garbage_hurts_nobody(|sent| sent >= 5000).await;
-    assert!(worked > 0, "{sent} spoilt requests, {worked} records");
-    eprintln!("{sent} spoilt requests beside {worked} records");
-}
-
 /// Resident memory of this process in KiB.
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("a Linux");
@@ -266,28 +253,71 @@ fn resident_kib() -> u64 {
         .expect("a number")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes 10 minutes; FALAJ_FUZZ_SECONDS sets another time"]
-async fn ten_minutes_of_spoilt_requests_take_no_memory() {
-    let seconds = std::env::var("FALAJ_FUZZ_SECONDS")
-        .ok()
-        .and_then(|s| s.parse().ok());
-    let time = Duration::from_secs(seconds.unwrap_or(600));
-    let (start, warm) = (Instant::now(), AtomicU64::new(0));
-    let (sent, worked) = garbage_hurts_nobody(|_| {
-        // What it takes once everything has been used is what it may take.
-        if start.elapsed() > time / 5 && warm.load(Ordering::Relaxed) == 0 {
-            warm.store(resident_kib(), Ordering::Relaxed);
-        }
-        start.elapsed() > time
-    })
-    .await;
-    let (warm, end) = (warm.into_inner(), resident_kib());
-    eprintln!("{sent} spoilt requests beside {worked} records; {warm} KiB, then {end} KiB");
-    assert!(
-        end < warm + 32 * 1024,
-        "it grew from {warm} KiB to {end} KiB"
+/// Says how a client fared that sends what is right.
+fn tell(when: &str, mut took: Vec<Duration>) {
+    assert!(!took.is_empty(), "it came to nothing");
+    took.sort_unstable();
+    let at = |percent: usize| took[(took.len() - 1) * percent / 100];
+    eprintln!(
+        "{when}: {} records produced and read back, each in {:?} (median), {:?} (99 %), {:?} (most)",
+        took.len(),
+        at(50),
+        at(99),
+        at(100),
     );
+}
+
+/// Thousands of them in the ordinary run; ten minutes, and what memory they take, with `FALAJ_LONG=1`.
+#[tokio::test(flavor = "multi_thread")]
+async fn spoilt_requests_hurt_nobody() {
+    let mut options = options();
+    options.limits.partitions = 64;
+    options.limits.groups = 64;
+    let broker = Running::start(options).await;
+    let panics = count_panics();
+    if long() {
+        let stop = AtomicBool::new(false);
+        let later = async {
+            tokio::time::sleep(ALONE).await;
+            stop.store(true, Ordering::Relaxed);
+        };
+        let (took, ()) = tokio::join!(work(&broker, "alone", &stop), later);
+        tell("alone", took);
+    }
+    let stop = AtomicBool::new(false);
+    let (start, before) = (Instant::now(), resident_kib());
+    let mut warm = None;
+    let enough = |sent| {
+        if !long() {
+            return sent >= REQUESTS;
+        }
+        if start.elapsed() > WARM_UP {
+            warm.get_or_insert_with(resident_kib);
+        }
+        start.elapsed() > LONG
+    };
+    let (sent, took) = tokio::join!(
+        async {
+            let sent = spoil(&broker, Dice::new(), enough).await;
+            stop.store(true, Ordering::Relaxed);
+            sent
+        },
+        work(&broker, TOPIC, &stop),
+    );
+    let (end, seconds) = (resident_kib(), start.elapsed().as_secs());
+    eprintln!(
+        "{sent} spoilt requests in {seconds} s, memory {before} KiB before and {end} KiB after"
+    );
+    tell("beside them", took);
+    assert_eq!(panics.load(Ordering::Relaxed), 0, "after {sent} requests");
+    if let Some(warm) = warm {
+        eprintln!("{warm} KiB once everything had been used");
+        assert!(
+            end < warm + GROWTH_KIB_MAX,
+            "it grew from {warm} KiB to {end} KiB"
+        );
+    }
+    broker.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,11 @@ use tokio_util::sync::CancellationToken;
 /// Longest wait for anything; reached only when something is broken.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Whether the long runs are asked for; see `CONTRIBUTING.md`.
+pub fn long() -> bool {
+    std::env::var_os("FALAJ_LONG").is_some_and(|long| long == "1")
+}
+
 /// A listener that ends with its test.
 pub struct Running {
     pub address: SocketAddr,

@@ -13,7 +13,8 @@ use falaj_log::{
 use kafka_protocol::records::{Record, RecordBatchDecoder};
 
 use crate::support::{
-    COMPRESSIONS, Dice, Faulty, FaultyDisk, by_producer, copy, options, packed, record, segments,
+    COMPRESSIONS, Dice, Faulty, FaultyDisk, by_producer, copy, long, options, packed, record,
+    segments,
 };
 
 /// How long tombstones stay.
@@ -208,10 +209,7 @@ fn check(folder: &Path, log: &Log, model: &Model, dice: &mut Dice, what: &str) {
 
 #[test]
 fn the_newest_record_of_each_key_stays_whatever_comes_between() {
-    let seeds = match std::env::var_os("FALAJ_LONG") {
-        Some(_) => 100,
-        None => 12,
-    };
+    let seeds = if long() { 100 } else { 12 };
     for seed in 1..=seeds {
         let mut dice = Dice(seed * 0x9E37_79B9_7F4A_7C15);
         let dir = tempfile::tempdir().unwrap();

@@ -17,6 +17,11 @@ use kafka_protocol::records::{
     RecordBatchEncoder, RecordEncodeOptions, TimestampType,
 };
 
+/// Whether the long runs are asked for; see `CONTRIBUTING.md`.
+pub fn long() -> bool {
+    std::env::var_os("FALAJ_LONG").is_some_and(|long| long == "1")
+}
+
 pub fn record(n: usize, timestamp: i64, key: Option<Bytes>, value: Option<Bytes>) -> Record {
     Record {
         transactional: false,

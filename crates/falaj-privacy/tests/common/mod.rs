@@ -119,10 +119,7 @@ pub fn raw<T: AsRef<[u8]>>(records: &[T]) -> Vec<Raw> {
     records
         .iter()
         .zip(1..)
-        .map(|(record, position)| Raw {
-            bytes: Bytes::copy_from_slice(record.as_ref()),
-            position,
-        })
+        .map(|(record, position)| Raw::new(Bytes::copy_from_slice(record.as_ref()), position))
         .collect()
 }
 
@@ -150,6 +147,7 @@ pub fn fetched(outbound: &Outbound) -> Vec<Fetched> {
                 messages,
                 next,
                 end: next,
+                ..Fetched::default()
             }
         })
         .collect()

@@ -22,6 +22,8 @@ pub enum Scene {
     Busy,
     /// Nothing came yet.
     Empty,
+    /// Another falaj runs the pipeline.
+    Standby,
     /// One group in each view, and one window.
     Single,
     /// The source is rate limited and a store is away.
@@ -37,10 +39,11 @@ impl FromStr for Scene {
         Ok(match text {
             "busy" => Self::Busy,
             "empty" => Self::Empty,
+            "standby" => Self::Standby,
             "single" => Self::Single,
             "failing" => Self::Failing,
             "hostile" => Self::Hostile,
-            _ => return Err("a scene is busy, empty, single, failing or hostile".into()),
+            _ => return Err("a scene is busy, empty, standby, single, failing or hostile".into()),
         })
     }
 }
@@ -187,7 +190,7 @@ impl MadeUp {
         };
         made_up.hub.set_privacy(privacy());
         made_up.hub.set_status(made_up.status());
-        if scene != Scene::Empty {
+        if !matches!(scene, Scene::Empty | Scene::Standby) {
             made_up.hub.show(&made_up.first());
         }
         made_up
@@ -263,7 +266,7 @@ impl MadeUp {
         let now = minute_of(Time::now());
         let (mut nationalities, mut domains, mut windows) = (vec![], vec![], vec![]);
         match self.scene {
-            Scene::Empty => {}
+            Scene::Empty | Scene::Standby => {}
             Scene::Single => {
                 nationalities.push(Self::group(Some("CH"), 12_345));
                 domains.push(Self::group(Some("example.com"), 12_345));
@@ -315,9 +318,26 @@ impl MadeUp {
         ]
     }
 
-    #[expect(clippy::too_many_lines, reason = "one literal that shows every field")]
     fn status(&self) -> Status {
-        let (empty, failing) = (self.scene == Scene::Empty, self.scene == Scene::Failing);
+        let running = self.running();
+        if self.scene != Scene::Standby {
+            return running;
+        }
+        Status {
+            state: RunState::Standby,
+            detail: Some("another falaj runs this pipeline".into()),
+            stages: vec![],
+            source: None,
+            positions: vec![],
+            sinks: vec![],
+            ..running
+        }
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one literal that shows every field")]
+    fn running(&self) -> Status {
+        let empty = matches!(self.scene, Scene::Empty | Scene::Standby);
+        let failing = self.scene == Scene::Failing;
         let seconds = u64::try_from(self.steps / 2).unwrap_or(0);
         let wobble = [0.0, 40.0, -25.0, 12.0, -60.0, 33.0, 5.0, -9.0];
         #[expect(clippy::cast_possible_truncation, reason = "it is taken modulo 8")]
@@ -379,6 +399,7 @@ impl MadeUp {
             } else {
                 RunState::Running
             },
+            detail: None,
             stages: vec![
                 stage("source", source_state, None),
                 stage("gate", Working::Ok, None),

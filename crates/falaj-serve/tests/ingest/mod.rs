@@ -223,16 +223,23 @@ async fn other_machines_need_a_token() {
     let mut listen = Listen::from(SocketAddr::from(([0, 0, 0, 0], 0)));
     listen.insecure = true;
     for (token, served) in [(None, false), (Some(&b"t"[..]), true)] {
-        let hub = Hub::new("p", &[], vec![]);
-        hub.set_ingest(Arc::new(Counter {
-            token,
-            ..Counter::default()
-        }));
-        let bound = Server::bind(&listen, hub).await;
-        assert_eq!(bound.is_ok(), served);
-        if let Err(error) = bound {
-            assert!(matches!(error, ServeError::ExposedIngest { .. }));
-            assert!(error.hint().is_some_and(|hint| hint.contains("token")));
+        // Also where requests are taken only later.
+        for open in [true, false] {
+            let hub = Hub::new("p", &[], vec![]);
+            if open {
+                hub.set_ingest(Arc::new(Counter {
+                    token,
+                    ..Counter::default()
+                }));
+            } else {
+                hub.close_ingest(token.is_some());
+            }
+            let bound = Server::bind(&listen, hub).await;
+            assert_eq!(bound.is_ok(), served);
+            if let Err(error) = bound {
+                assert!(matches!(error, ServeError::ExposedIngest { .. }));
+                assert!(error.hint().is_some_and(|hint| hint.contains("token")));
+            }
         }
     }
 }

@@ -62,6 +62,8 @@ impl Kafka {
     pub async fn connect(config: &TopicConfig, base: &Path) -> Result<Self, TopicError> {
         let cluster = Cluster::connect(config, base).await?;
         let compression = config.compression.unwrap_or_default();
+        // What a lease is made with, which is asked for before the topic is.
+        let configs = BTreeMap::from([(config.name.clone(), config.clone())]);
         let shared = blocking(move || {
             let admin = cluster.settings().create_with_context(Context::default());
             Ok(Shared {
@@ -69,7 +71,7 @@ impl Kafka {
                 cluster,
                 compression,
                 open: Mutex::default(),
-                configs: Mutex::default(),
+                configs: Mutex::new(configs),
                 lease: Mutex::default(),
                 committers: Mutex::default(),
             })
@@ -150,12 +152,7 @@ impl Shared {
 
     /// Makes a topic, and waits until all of the cluster knows it.
     pub async fn create(self: &Arc<Self>, config: &TopicConfig) -> Result<(), TopicError> {
-        let replication = config.replication.and_then(|n| i32::try_from(n).ok());
-        let mut new = NewTopic::new(
-            &config.name,
-            config.partition_count(),
-            TopicReplication::Fixed(replication.unwrap_or(-1)),
-        );
+        let mut new = NewTopic::new(&config.name, config.partition_count(), replication(config));
         let wanted = wanted(config);
         for (key, value) in &wanted {
             new = new.set(key, value);
@@ -163,18 +160,51 @@ impl Shared {
         self.make(&config.name, new).await
     }
 
-    /// Makes the topic whose only partition is a lease.
-    pub async fn create_lease(self: &Arc<Self>, name: &str) -> Result<(), TopicError> {
-        match self.look_up(name).await? {
-            Some(_) => Ok(()),
-            None => match self
-                .make(name, NewTopic::new(name, 1, TopicReplication::Fixed(-1)))
-                .await
-            {
-                Err(TopicError::Exists { .. }) => Ok(()),
-                made => made,
-            },
+    /// Makes the topic whose only partition is the lease of the pipeline of topic `name`.
+    async fn create_lease(self: &Arc<Self>, name: &str) -> Result<(), TopicError> {
+        let config = lease_config(&self.config_of(name));
+        let until = Instant::now() + SPREAD_WAIT;
+        loop {
+            match self.look_up(&config.name).await? {
+                Some(known) if known.partitions == 1 => return Ok(()),
+                Some(known) => {
+                    return Err(TopicError::SharedLease {
+                        topic: config.name,
+                        partitions: known.partitions,
+                    });
+                }
+                None => {}
+            }
+            let new = NewTopic::new(&config.name, 1, replication(&config));
+            match self.make(&config.name, new).await {
+                Ok(()) => return Ok(()),
+                // Made by another one: looked at as any other.
+                Err(TopicError::Exists { .. }) if Instant::now() < until => {
+                    tokio::time::sleep(SPREAD_LOOK).await;
+                }
+                Err(error) => return Err(error),
+            }
         }
+    }
+
+    /// Partitions and copies of a topic; nothing where it does not exist.
+    async fn laid_out(self: &Arc<Self>, name: &str) -> Result<Option<LaidOut>, TopicError> {
+        if self.look_up(name).await?.is_none() {
+            return Ok(None);
+        }
+        let (shared, name) = (Arc::clone(self), name.to_owned());
+        blocking(move || {
+            let metadata = shared.cluster.metadata(Some(&name))?;
+            let found = metadata.topics().iter().find(|t| t.name() == name);
+            Ok(found.map(|topic| {
+                let copies = topic.partitions().iter().map(|p| p.replicas().len()).min();
+                LaidOut {
+                    partitions: topic.partitions().len(),
+                    replication: copies.unwrap_or(0),
+                }
+            }))
+        })
+        .await
     }
 
     async fn make(self: &Arc<Self>, name: &str, new: NewTopic<'_>) -> Result<(), TopicError> {
@@ -287,6 +317,38 @@ fn wait() -> AdminOptions {
     AdminOptions::new()
         .request_timeout(Some(CALL_WAIT))
         .operation_timeout(Some(CALL_WAIT))
+}
+
+/// How the partitions of a topic lie on the cluster.
+#[derive(Debug, Clone, Copy)]
+struct LaidOut {
+    partitions: usize,
+    /// Copies of the partition that has fewest.
+    replication: usize,
+}
+
+/// As the topic of rejects of `config` is made.
+pub(super) fn rejects_config(config: &TopicConfig) -> TopicConfig {
+    TopicConfig {
+        name: rejects_topic(&config.name),
+        partitions: 1,
+        ..config.clone()
+    }
+}
+
+/// As the topic of the lease of `config` is made, but for its settings.
+fn lease_config(config: &TopicConfig) -> TopicConfig {
+    TopicConfig {
+        name: lease::topic(&config.name),
+        partitions: 1,
+        ..config.clone()
+    }
+}
+
+/// How many copies a topic is made with: the cluster's default where the file does not say.
+fn replication(config: &TopicConfig) -> TopicReplication<'static> {
+    let copies = config.replication.and_then(|n| i32::try_from(n).ok());
+    TopicReplication::Fixed(copies.unwrap_or(-1))
 }
 
 /// The settings that a topic is made with.
@@ -413,32 +475,27 @@ impl Broker for Kafka {
     }
 
     async fn drift(&self, config: &TopicConfig) -> Result<Vec<Drift>, TopicError> {
-        let shared = Arc::clone(&self.shared);
-        let name = config.name.clone();
-        let found = blocking(move || {
-            let metadata = shared.cluster.metadata(Some(&name))?;
-            let found = metadata.topics().iter().find(|t| t.name() == name);
-            Ok(found.map(|topic| {
-                let copies = topic.partitions().iter().map(|p| p.replicas().len()).min();
-                (topic.partitions().len(), copies.unwrap_or(0))
-            }))
-        });
-        let found = found.await?.filter(|(partitions, _)| *partitions > 0);
-        let Some((partitions, replication)) = found else {
-            return Err(TopicError::Missing {
-                topic: config.name.clone(),
-            });
-        };
-        let settings = self.shared.settings_of(&config.name).await?;
-        Ok(differences(config, partitions, replication, |key| {
-            setting(&settings, key).map(str::to_owned)
-        }))
+        let mut drifts = Vec::new();
+        for config in [config.clone(), rejects_config(config)] {
+            let Some(laid_out) = self.shared.laid_out(&config.name).await? else {
+                continue;
+            };
+            let settings = self.shared.settings_of(&config.name).await?;
+            let has = |key: &str| setting(&settings, key).map(str::to_owned);
+            drifts.extend(differences(&config, laid_out, &wanted(&config), has));
+        }
+        let lease = lease_config(config);
+        if let Some(laid_out) = self.shared.laid_out(&lease.name).await? {
+            // Nothing is ever in it, so its other settings are nobody's matter.
+            drifts.extend(differences(&lease, laid_out, &[], |_| None));
+        }
+        Ok(drifts)
     }
 
     async fn lease(&self, name: &str) -> Result<Lease, TopicError> {
         let shared = &self.shared;
         shared.cluster.check_open()?;
-        shared.create_lease(&lease::topic(name)).await?;
+        shared.create_lease(name).await?;
         let (cluster, compression) = (Arc::clone(&shared.cluster), shared.compression);
         let (owned, group) = (name.to_owned(), group_of(name));
         let leased = blocking(move || Leased::ask(&cluster, compression, &owned, &group)).await?;
@@ -458,28 +515,35 @@ impl Broker for Kafka {
     }
 }
 
-/// What differs between a pipeline file and a topic as it is.
+/// What differs between a topic as falaj would make it, with the settings `wanted`, and as it is.
 fn differences(
     config: &TopicConfig,
-    partitions: usize,
-    replication: usize,
+    laid_out: LaidOut,
+    wanted: &[(&'static str, String)],
     has: impl Fn(&str) -> Option<String>,
 ) -> Vec<Drift> {
     let mut drifts = Vec::new();
     let mut compare = |key, file: String, cluster: String| {
         if file != cluster {
-            drifts.push(Drift { key, file, cluster });
+            drifts.push(Drift {
+                topic: config.name.clone(),
+                key,
+                file,
+                cluster,
+            });
         }
     };
     compare(
         "partitions",
         config.partitions.to_string(),
-        partitions.to_string(),
+        laid_out.partitions.to_string(),
     );
     if let Some(wanted) = config.replication {
-        compare("replication", wanted.to_string(), replication.to_string());
+        let copies = laid_out.replication.to_string();
+        compare("replication", wanted.to_string(), copies);
     }
-    for (kafka, wanted) in wanted(config) {
+    for (kafka, wanted) in wanted {
+        let (kafka, wanted) = (*kafka, wanted.clone());
         let Some(has) = has(kafka) else { continue };
         match kafka {
             // More than is needed does no harm.
@@ -523,9 +587,14 @@ mod tests {
             retention_bytes: Some(ByteSize(5_000_000)),
             ..TopicConfig::default()
         };
-        let same: BTreeMap<_, _> = wanted(&config).into_iter().collect();
+        let wanted = wanted(&config);
+        let same: BTreeMap<_, _> = wanted.iter().cloned().collect();
         let has = |key: &str| same.get(key).cloned();
-        assert_eq!(differences(&config, 4, 3, has), []);
+        let laid_out = |partitions, replication| LaidOut {
+            partitions,
+            replication,
+        };
+        assert_eq!(differences(&config, laid_out(4, 3), &wanted, has), []);
         let other = BTreeMap::from([
             ("cleanup.policy", "compact"),
             ("retention.ms", "1"),
@@ -536,7 +605,7 @@ mod tests {
             ("message.timestamp.after.max.ms", "3600000"),
         ]);
         let has = |key: &str| other.get(key).map(|value| (*value).to_owned());
-        let drifts = differences(&config, 6, 1, has);
+        let drifts = differences(&config, laid_out(6, 1), &wanted, has);
         let told: Vec<_> = drifts
             .iter()
             .map(|d| (d.key, d.file.as_str(), d.cluster.as_str()))

@@ -495,6 +495,8 @@ impl<'a> Blocks<'a> {
             .map(|taken| Fetched {
                 partition: taken.partition,
                 messages: taken.messages.into_iter().map(message).collect(),
+                // librdkafka takes batches apart, and stops at what it cannot.
+                unreadable: Vec::new(),
                 next: taken.next,
                 end: taken.end,
             })

@@ -16,7 +16,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::broker::Shared;
+use super::broker::{Shared, rejects_config};
 use super::cluster::{CALL_WAIT, Known};
 use super::marks::Marks;
 use super::producer::{BATCH_BYTES_MAX, Letter, Producer};
@@ -24,7 +24,7 @@ use super::reader::{Reader, Stop};
 use super::{blocking, group_of};
 use crate::encode::Part;
 use crate::rejects::{mark, part, rejects_topic};
-use crate::{Compression, PartitionOffsets, Topic, TopicConfig, TopicError};
+use crate::{Compression, PartitionOffsets, Topic, TopicError};
 
 /// The longest a fetch waits; any longer is as good as forever.
 const WAIT_MAX: Duration = Duration::from_hours(1);
@@ -422,12 +422,7 @@ impl KafkaTopic {
             Err(TopicError::Missing { .. }) => return Ok(None),
             found => return found.map(Some),
         }
-        let config = self.shared.config_of(&self.name);
-        let rejects = TopicConfig {
-            name: name.clone(),
-            partitions: 1,
-            ..config
-        };
+        let rejects = rejects_config(&self.shared.config_of(&self.name));
         match self.shared.create(&rejects).await {
             Ok(()) | Err(TopicError::Exists { .. }) => {}
             Err(error) => return Err(error),

@@ -93,6 +93,7 @@ impl Decoding {
                     messages: part.iter().map(message).collect(),
                     next,
                     end: next,
+                    ..Fetched::default()
                 }
             })
             .collect();
