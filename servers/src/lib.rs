@@ -9,6 +9,7 @@
 //! Absent on purpose: how a server is configured. The scripts beside `src/` say that, for a person
 //! without this crate as well; see `README.md`.
 
+mod cassandra;
 mod certificates;
 mod kafka;
 mod mongo;
@@ -16,6 +17,7 @@ mod python;
 mod server;
 mod tool;
 
+pub use cassandra::{Cassandra, CassandraOptions};
 pub use certificates::Certificates;
 pub use kafka::{Kafka, KafkaOptions, Listener, User, kafka_compile, kafka_tool};
 pub use mongo::{Flavour, Mongo, MongoOptions};

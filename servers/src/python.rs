@@ -50,4 +50,12 @@ impl Venv {
         command.args(["-B", "-u"]).stdin(Stdio::null());
         command
     }
+
+    /// A program that a package brought, on empty input.
+    #[must_use]
+    pub fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.folder.join("bin").join(name));
+        command.stdin(Stdio::null());
+        command
+    }
 }

@@ -151,16 +151,31 @@ impl Workplace {
 
     /// Compares all views of the example with an independent computation.
     pub fn compare(&self, records: &Path, tap: &Path) {
-        let compared = Command::new("python3")
-            .arg("-B")
-            .arg(repository().join("tests/independent.py"))
-            .args([records, tap, &self.sqlite()])
-            .output()
-            .expect("python3 is there");
-        let said = format!("{}{}", stdout(&compared), stderr(&compared));
-        assert!(compared.status.success(), "{said}");
-        eprintln!("{said}");
+        compare(records, tap, &self.sqlite());
     }
+}
+
+/// Compares all views of the example, in the SQLite file `store`, with an independent computation.
+pub fn compare(records: &Path, tap: &Path, store: &Path) {
+    compare_stores(
+        Command::new("python3").arg("-B"),
+        records,
+        tap,
+        &[store.display().to_string()],
+    );
+}
+
+/// As [`compare`], of several stores; `python` has their drivers.
+pub fn compare_stores(python: &mut Command, records: &Path, tap: &Path, stores: &[String]) {
+    let compared = python
+        .arg(repository().join("tests/independent.py"))
+        .args([records, tap])
+        .args(stores)
+        .output()
+        .expect("python3 is there");
+    let said = format!("{}{}", stdout(&compared), stderr(&compared));
+    assert!(compared.status.success(), "{said}");
+    eprintln!("{said}");
 }
 
 /// A falaj that runs until the test ends it.
@@ -242,7 +257,17 @@ impl Running {
 
     /// Asks for `path` until `enough` says so.
     pub fn wait_for(&self, path: &str, enough: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_longer_for(path, PATIENCE, enough)
+    }
+
+    /// As [`Running::wait_for`], for what takes its time.
+    pub fn wait_longer_for(
+        &self,
+        path: &str,
+        patience: Duration,
+        enough: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let deadline = Instant::now() + patience;
         loop {
             let value = self.json(path);
             if enough(&value) {
@@ -312,6 +337,27 @@ pub fn get(address: SocketAddr, path: &str) -> Reply {
         status,
         body: body.to_owned(),
     }
+}
+
+/// `POST /ingest`; nothing where the connection does not hold.
+pub fn post(address: SocketAddr, headers: &[(&str, &str)], body: &[u8]) -> Option<Reply> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut head = format!("POST /ingest HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(body).ok()?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some(Reply {
+        status: head.get(9..12)?.parse().ok()?,
+        body: body.to_owned(),
+    })
 }
 
 /// Checks the ledger's equations.

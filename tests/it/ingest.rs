@@ -2,7 +2,6 @@
 //! one with a key counts once, whatever is killed in between.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Dice, PATIENCE, Reply, Running, Workplace, assert_balanced, falaj, output, stderr,
+    Dice, PATIENCE, Running, Workplace, assert_balanced, falaj, output, post, stderr,
 };
 
 /// A pipeline whose records can be told apart; `source` is more of `[source.ingest]`.
@@ -47,27 +46,6 @@ views = ["*"]
 
 const LINES: (&str, &str) = ("Content-Type", "application/x-ndjson");
 const JSON: (&str, &str) = ("Content-Type", "application/json");
-
-/// `POST /ingest`; nothing where the connection does not hold.
-fn post(address: SocketAddr, headers: &[(&str, &str)], body: &[u8]) -> Option<Reply> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let mut head = format!("POST /ingest HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
-    for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(body).ok()?;
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8(bytes).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    Some(Reply {
-        status: head.get(9..12)?.parse().ok()?,
-        body: body.to_owned(),
-    })
-}
 
 fn posted(running: &Running, headers: &[(&str, &str)], body: &[u8]) -> (u16, Value) {
     let reply = post(running.address, headers, body).expect("an answer");

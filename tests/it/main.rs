@@ -17,3 +17,4 @@ mod leak;
 mod pipeline;
 mod replay;
 mod source_kafka;
+mod stores;

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    KINDS, MongodbConfig, MongodbSink, Retention, Sink, SinkError, SqliteConfig, SqliteSink,
+    CassandraConfig, CassandraSink, KINDS, MongodbConfig, MongodbSink, Retention, Sink, SinkError,
+    SqliteConfig, SqliteSink,
 };
 
 /// A `[sinks.NAME]` table; `type` names the kind.
@@ -16,6 +17,8 @@ use crate::{
 pub enum SinkConfig {
     /// A SQLite file.
     Sqlite(SqliteConfig),
+    /// Apache Cassandra.
+    Cassandra(Box<CassandraConfig>),
     /// A MongoDB database.
     Mongodb(MongodbConfig),
 }
@@ -48,6 +51,7 @@ impl SinkConfig {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Sqlite(_) => "sqlite",
+            Self::Cassandra(_) => "cassandra",
             Self::Mongodb(_) => "mongodb",
         }
     }
@@ -57,6 +61,7 @@ impl SinkConfig {
     pub fn views(&self) -> &Selection {
         match self {
             Self::Sqlite(config) => &config.views,
+            Self::Cassandra(config) => &config.views,
             Self::Mongodb(config) => &config.views,
         }
     }
@@ -66,6 +71,7 @@ impl SinkConfig {
     pub fn store(&self, places: Places<'_>) -> String {
         match self {
             Self::Sqlite(config) => config.file(places).display().to_string(),
+            Self::Cassandra(config) => config.store(),
             Self::Mongodb(config) => config.store(),
         }
     }
@@ -84,6 +90,9 @@ impl SinkConfig {
             Self::Sqlite(config) => {
                 Box::new(SqliteSink::new(config.file(places), retention.clone()))
             }
+            Self::Cassandra(config) => {
+                Box::new(CassandraSink::new(config, places, retention.clone())?)
+            }
             Self::Mongodb(config) => Box::new(MongodbSink::new(
                 config,
                 places.pipeline,
@@ -92,9 +101,6 @@ impl SinkConfig {
         })
     }
 }
-
-/// Kinds that the pipeline file will know, so that naming one is told from a slip.
-const TO_COME: [&str; 1] = ["cassandra"];
 
 impl<'de> Deserialize<'de> for SinkConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -118,12 +124,6 @@ impl<'de> Deserialize<'de> for SinkConfig {
 
 fn unknown(kind: &str) -> String {
     let like = |known: &&str| strsim::damerau_levenshtein(known, kind) <= 2;
-    if TO_COME.contains(&kind) {
-        return format!(
-            "sink type `{kind}` is not in this version; there is {}",
-            kinds()
-        );
-    }
     match KINDS.iter().map(|known| known.name).find(like) {
         Some(name) => format!("unknown sink type `{kind}`, did you mean `{name}`?"),
         None => format!("unknown sink type `{kind}`; there is {}", kinds()),
@@ -215,19 +215,24 @@ mod tests {
     #[test]
     fn a_table_that_is_no_sink_is_refused_with_the_reason_and_the_line() {
         for (keys, reason) in [
+            ("type = 'cassandra'", "missing field `nodes`"),
             (
-                "type = 'cassandra'",
-                "sink type `cassandra` is not in this version; there is `sqlite`, `mongodb`",
+                "type = 'cassandra'\nnodes = ['n']\nkeyspace = 'k'\nreplication = 'many'",
+                "a number of replicas, or a table with one for each datacenter",
+            ),
+            (
+                "type = 'cassandra'\nnodes = ['n']\nkeyspace = 'k'\nconsistency = 'two'",
+                "unknown variant `two`, expected one of `local_one`",
             ),
             ("type = 'sqllite'", "did you mean `sqlite`?"),
             (
                 "type = 'oracle'",
-                "unknown sink type `oracle`; there is `sqlite`, `mongodb`",
+                "unknown sink type `oracle`; there is `cassandra`, `sqlite`, `mongodb`",
             ),
             ("type = 3", "`type` of a sink is a text"),
             (
                 "path = 'v.db'",
-                "a sink needs a `type`: `sqlite`, `mongodb`",
+                "a sink needs a `type`: `cassandra`, `sqlite`, `mongodb`",
             ),
             (
                 "type = 'sqlite'\npth = 'v.db'",

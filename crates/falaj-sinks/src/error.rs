@@ -103,6 +103,16 @@ pub enum SinkError {
         /// Type of the view's column.
         given: String,
     },
+    /// A table whose primary key is not the one that the view asks for.
+    #[error("table `{table}` has the primary key {stored}, but the view needs {given}")]
+    PrimaryKey {
+        /// Table, named like the view.
+        table: String,
+        /// Primary key in the store.
+        stored: String,
+        /// Primary key for the view.
+        given: String,
+    },
     /// A view or column that this store cannot hold.
     #[error("view `{view}` cannot be kept in a {kind} store: {cause}")]
     Unfit {
@@ -202,6 +212,9 @@ impl Hint for SinkError {
             )),
             Self::ColumnType { table, .. } => Some(format!(
                 "start with `--rebuild {table}`, which makes the table anew, or name the column differently"
+            )),
+            Self::PrimaryKey { table, .. } => Some(format!(
+                "start with `--rebuild {table}`, which makes the table anew"
             )),
             Self::Unfit { .. } => Some("rename it in the pipeline file".into()),
             Self::Saved { .. } => Some("start with `--rebuild` for the views that changed".into()),

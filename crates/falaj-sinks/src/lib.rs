@@ -10,6 +10,7 @@
 //! To add a sink: one new file like `sqlite.rs` (config, [`Kind`], `impl Sink`), its lines in this
 //! file and in [`SinkConfig`], the driver in `Cargo.toml`, and a test that runs [`conformance`].
 
+mod cassandra;
 mod config;
 pub mod conformance;
 mod error;
@@ -28,6 +29,7 @@ use async_trait::async_trait;
 use falaj_record::{Hint, Reason, ViewInfo, ViewUpdate};
 
 pub use self::mongodb::{MongodbConfig, MongodbSink, MongodbUri};
+pub use cassandra::{CassandraConfig, CassandraSink, Consistency, Replication, WriteStats};
 pub use config::{Kind, Places, Selection, SinkConfig};
 pub use error::SinkError;
 pub use outlet::{Behind, Limits, Outlet, OutletState, OutletStatus, Place};
@@ -35,7 +37,7 @@ pub use pending::Pending;
 pub use sqlite::{SqliteConfig, SqliteSink};
 
 /// Every kind of sink this version has; `type = ".."` of a `[sinks.NAME]` table names one.
-pub const KINDS: &[Kind] = &[sqlite::KIND, self::mongodb::KIND];
+pub const KINDS: &[Kind] = &[cassandra::KIND, sqlite::KIND, self::mongodb::KIND];
 
 /// How long a store keeps the rows of a view after their last write, by the view's name. A view
 /// that is not in it is kept without end.

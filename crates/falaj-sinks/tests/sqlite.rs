@@ -45,8 +45,8 @@ impl File {
     }
 }
 
-async fn new_store() -> File {
-    File::new()
+async fn new_store() -> Option<File> {
+    Some(File::new())
 }
 
 #[async_trait]

@@ -1,0 +1,488 @@
+//! Stores that are down, slow or killed: they delay nobody else, and end with what the topic says.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use falaj_servers::{Cassandra, CassandraOptions, Kafka, KafkaOptions, Mongo, MongoOptions, Venv};
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::harness::{
+    Dice, Running, Workplace, assert_balanced, compare, compare_stores, falaj, post, repository,
+};
+
+/// Fictitious people, one JSON object a line.
+fn people(place: &Workplace, count: u64, seed: &str) -> PathBuf {
+    let path = place.path().join("records.ndjson");
+    let mut out = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+    let domains = "example.com=5,example.org=3,example.net=1";
+    let domains: falaj_randomuser::Domains = domains.parse().unwrap();
+    falaj_randomuser::write_ndjson(&mut out, count, seed, &domains).unwrap();
+    std::io::Write::flush(&mut out).unwrap();
+    path
+}
+
+const FILE: &str = "[source.file]\npath = \"records.ndjson\"";
+const OFTEN: [&str; 2] = ["--set", "pipeline.checkpoint=100ms"];
+
+fn sink<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let sinks = status["sinks"].as_array().expect("sinks");
+    let found = sinks.iter().find(|sink| sink["name"] == name);
+    found.unwrap_or_else(|| panic!("no sink `{name}` in {status}"))
+}
+
+/// A store that is there later than falaj gets everything, too.
+#[test]
+fn the_order_in_which_things_start_does_not_matter() {
+    const RECORDS: u64 = 20_000;
+    let place = Workplace::new();
+    let records = people(&place, RECORDS, "order");
+    let pipeline = place.pipeline(FILE);
+    std::fs::create_dir_all(place.data()).unwrap();
+    let other = Connection::open(place.sqlite()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let running = Running::start(&place.run_args(&pipeline, &OFTEN));
+    let said = running.said.join("\n");
+    assert!(
+        said.contains("sink `local`") && said.contains("locked"),
+        "{said}"
+    );
+    let status = running.wait_for("/api/v1/status", |status| {
+        status["ledger"]["topic"]["out"] == RECORDS
+    });
+    assert_ne!(sink(&status, "local")["state"], "ok");
+    let page = running.json("/api/v1/views/users_by_nationality");
+    assert!(
+        !page["rows"].as_array().unwrap().is_empty(),
+        "the page goes on"
+    );
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(other);
+    running.wait_for("/api/v1/status", |status| {
+        sink(status, "local")["state"] == "ok" && sink(status, "local")["pending"] == 0
+    });
+    let (code, said) = running.terminate();
+    assert_eq!(code, Some(0), "{said:?}");
+    assert_balanced(&place.run_to_end(&pipeline, &[]));
+    place.compare(&records, &place.tap(&pipeline));
+}
+
+/// Another program holds the lock of one of two stores; falaj is killed while that store is behind.
+#[test]
+fn a_locked_store_delays_nobody_and_has_everything_in_the_end() {
+    const RECORDS: u64 = 300_000;
+    let place = Workplace::new();
+    let records = people(&place, RECORDS, "locked");
+    let pipeline = place.pipeline(FILE);
+    let text = std::fs::read_to_string(&pipeline).unwrap();
+    let second = "[sinks.second]\ntype = \"sqlite\"\npath = \"second.sqlite\"\n\n[[charts]]";
+    std::fs::write(&pipeline, text.replacen("[[charts]]", second, 1)).unwrap();
+    let store = place.path().join("second.sqlite");
+    // Its tables are made, and then somebody takes the lock.
+    let all = std::fs::read_to_string(&records).unwrap();
+    let first: String = all.split_inclusive('\n').take(1000).collect();
+    std::fs::write(&records, first).unwrap();
+    place.run_to_end(&pipeline, &[]);
+    let other = Connection::open(&store).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    std::fs::write(&records, all).unwrap();
+
+    let args = place.run_args(&pipeline, &OFTEN);
+    let running = Running::start(&args);
+    let status = running.wait_for("/api/v1/status", |status| {
+        status["ledger"]["topic"]["out"] == RECORDS
+            && sink(status, "local")["pending"] == 0
+            && sink(status, "local")["behind"] == false
+            && sink(status, "second")["state"] == "failing"
+    });
+    let waiting = sink(&status, "second");
+    assert_eq!(waiting["behind"], true, "{waiting}");
+    // Groups, and no more rows of people than the bound and one batch.
+    assert!(waiting["pending"].as_u64().unwrap() < 70_000, "{waiting}");
+    let said = waiting["last_error"].as_str().unwrap();
+    assert!(said.contains("locked by another program"), "{said}");
+    let ready = running.get("/readyz");
+    assert_eq!(ready.status, 503);
+    for part in ["\"second\"", "locked by another program", "\"since\""] {
+        assert!(ready.body.contains(part), "{}", ready.body);
+    }
+    running.kill();
+    let tap = place.tap(&pipeline);
+    place.compare(&records, &tap);
+
+    let running = Running::start(&args);
+    std::thread::sleep(Duration::from_secs(1));
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(other);
+    running.wait_for("/api/v1/status", |status| {
+        sink(status, "second")["state"] == "ok"
+            && sink(status, "second")["pending"] == 0
+            && sink(status, "second")["behind"] == false
+    });
+    assert_eq!(running.get("/readyz").status, 200);
+    let (code, said) = running.terminate();
+    assert_eq!(code, Some(0), "{said:?}");
+    let ledger = place.run_to_end(&pipeline, &[]);
+    assert_balanced(&ledger);
+    assert_eq!(ledger["topic"]["out"], RECORDS);
+    compare(&records, &tap, &store);
+}
+
+/// Posts records in order, a batch at a time, until each is acknowledged: whoever is killed meanwhile.
+struct Posting {
+    /// Where falaj answers now; none while it is dead.
+    address: Mutex<Option<SocketAddr>>,
+    acknowledged: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Posting {
+    const BATCH: usize = 50;
+
+    /// One batch each `pace`, until `over`; the lines that were posted.
+    fn run(&self, lines: &[&str], pace: Duration) -> usize {
+        for (at, batch) in lines.chunks(Self::BATCH).enumerate() {
+            if self.over.load(Ordering::Relaxed) {
+                return at * Self::BATCH;
+            }
+            let key = format!("posting-batch-{at:08}");
+            let headers = [
+                ("Content-Type", "application/x-ndjson"),
+                ("Idempotency-Key", key.as_str()),
+            ];
+            let body = batch.concat();
+            loop {
+                let address = *self.address.lock();
+                let reply = address.and_then(|to| post(to, &headers, body.as_bytes()));
+                if reply.is_some_and(|reply| reply.status == 200) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            let batch = batch.len() as u64;
+            self.acknowledged.fetch_add(batch, Ordering::Relaxed);
+            std::thread::sleep(pace);
+        }
+        lines.len()
+    }
+}
+
+/// Whoever may be killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Falaj,
+    Kafka,
+    Cassandra,
+    Mongo,
+}
+
+/// Kafka, Cassandra and a MongoDB (or what is compatible with it) of one test's own.
+struct Servers {
+    kafka: Kafka,
+    cassandra: Cassandra,
+    mongo: Mongo,
+    python: Venv,
+}
+
+impl Servers {
+    fn start() -> Option<Self> {
+        let requirements = repository().join("tests/stores/requirements.txt");
+        Some(Self {
+            python: Venv::of(&requirements)?,
+            kafka: Kafka::start(&KafkaOptions::default())?,
+            cassandra: Cassandra::start(&CassandraOptions::default())?,
+            mongo: Mongo::start(&MongoOptions {
+                own: true,
+                ..MongoOptions::default()
+            })?,
+        })
+    }
+
+    /// The example's pipeline over `source`, with everything in these servers and in SQLite.
+    fn pipeline(&self, place: &Workplace, source: &str) -> PathBuf {
+        let path = place.pipeline(source);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let brokers = format!("brokers    = \"{}\"", self.kafka.brokers());
+        let sinks = format!(
+            "[sinks.wide]\ntype = \"cassandra\"\nnodes = [\"{}\"]\nkeyspace = \"falaj\"\n\n\
+             [sinks.documents]\ntype = \"mongodb\"\nuri = \"{}\"\ndatabase = \"falaj\"\n\n[[charts]]",
+            self.cassandra.address(),
+            self.mongo.uri(),
+        );
+        let text = text
+            .replacen("brokers    = \"embedded\"", &brokers, 1)
+            .replacen("[[charts]]", &sinks, 1);
+        assert!(text.contains(&brokers) && text.contains(&sinks));
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn compare(&self, place: &Workplace, records: &Path, tap: &Path) {
+        let stores = [
+            place.sqlite().display().to_string(),
+            format!("cassandra://{}/falaj", self.cassandra.address()),
+            with_database(&self.mongo.uri(), "falaj"),
+        ];
+        compare_stores(&mut self.python.python(), records, tap, &stores);
+    }
+
+    fn kill(&self, victim: Victim) {
+        match victim {
+            Victim::Falaj => unreachable!("it is not a server"),
+            Victim::Kafka => self.kafka.kill(),
+            Victim::Cassandra => self.cassandra.kill(),
+            Victim::Mongo => self.mongo.kill(),
+        }
+    }
+
+    fn restart(&self, victim: Victim) {
+        match victim {
+            Victim::Falaj => unreachable!("it is not a server"),
+            Victim::Kafka => self.kafka.restart(),
+            Victim::Cassandra => self.cassandra.restart(),
+            Victim::Mongo => self.mongo.restart(),
+        }
+    }
+}
+
+/// A connection string that names a database, as `tests/independent.py` takes it.
+fn with_database(uri: &str, database: &str) -> String {
+    let (rest, options) = uri.split_once('?').unwrap_or((uri, ""));
+    format!("{}/{database}?{options}", rest.trim_end_matches('/'))
+}
+
+/// Whether the long run was asked for.
+fn long() -> bool {
+    std::env::var_os("FALAJ_LONG").is_some()
+}
+
+/// Waits until every sink has everything.
+fn settled(running: &Running, out: u64) -> Value {
+    running.wait_for("/api/v1/status", |status| {
+        let sinks = status["sinks"].as_array().unwrap();
+        status["ledger"]["topic"]["out"] == out
+            && sinks.iter().all(|sink| {
+                sink["state"] == "ok" && sink["pending"] == 0 && sink["behind"] == false
+            })
+    })
+}
+
+/// Each victim three times (twenty in the long run), in an order of chance, falaj also while a server
+/// is away.
+#[test]
+fn kill_9_of_anybody_leaves_every_store_with_what_the_topic_says() {
+    let Some(servers) = Servers::start() else {
+        return;
+    };
+    eprintln!("MongoDB is played by {}", servers.mongo.flavour());
+    let place = Workplace::new();
+    let rounds = if long() { 20 } else { 3 };
+    let all = people(&place, 200_000, "anybody");
+    let text = std::fs::read_to_string(&all).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let pipeline = servers.pipeline(&place, "[source.ingest]");
+    let args = place.run_args(&pipeline, &OFTEN);
+    let posting = Posting {
+        address: Mutex::new(None),
+        acknowledged: AtomicU64::new(0),
+        over: AtomicBool::new(false),
+    };
+    let mut dice = Dice::new();
+    let mut victims: Vec<Victim> = [
+        Victim::Falaj,
+        Victim::Kafka,
+        Victim::Cassandra,
+        Victim::Mongo,
+    ]
+    .repeat(rounds);
+    for at in (1..victims.len()).rev() {
+        victims.swap(at, usize::try_from(dice.below(at as u64 + 1)).unwrap());
+    }
+    let start = || {
+        let running = Running::start(&args);
+        *posting.address.lock() = Some(running.address);
+        running
+    };
+    let mut running = start();
+    let posted = std::thread::scope(|scope| {
+        let poster = scope.spawn(|| posting.run(&lines, Duration::from_millis(200)));
+        for victim in victims {
+            std::thread::sleep(Duration::from_millis(dice.below(2_000)));
+            let with_falaj = victim == Victim::Falaj || dice.below(3) == 0;
+            if victim != Victim::Falaj {
+                servers.kill(victim);
+                std::thread::sleep(Duration::from_millis(dice.below(2_000)));
+            }
+            if with_falaj {
+                *posting.address.lock() = None;
+                running.kill();
+                if victim != Victim::Falaj && dice.below(2) == 0 {
+                    // The server comes first, or falaj does: the order does not matter.
+                    servers.restart(victim);
+                    running = start();
+                    continue;
+                }
+                // Without its cluster falaj has no page yet: it is started and not waited for.
+                if victim == Victim::Kafka {
+                    servers.restart(victim);
+                    running = start();
+                    continue;
+                }
+                running = start();
+            }
+            if victim != Victim::Falaj {
+                servers.restart(victim);
+            }
+        }
+        posting.over.store(true, Ordering::Relaxed);
+        poster.join().expect("it posts")
+    });
+    let posted_lines = &lines[..posted];
+    let posted = posting.acknowledged.load(Ordering::Relaxed);
+    assert_eq!(posted, posted_lines.len() as u64);
+    assert!(posted > 0);
+    eprintln!("{posted} records posted");
+    let records = place.write("posted.ndjson", posted_lines.concat().as_bytes());
+    let status = settled(&running, posted);
+    assert_balanced(&status["ledger"]);
+    assert_eq!(status["ledger"]["source"]["published"], posted);
+    let (code, said) = running.terminate();
+    assert_eq!(code, Some(0), "{said:?}");
+    servers.compare(&place, &records, &place.tap(&pipeline));
+}
+
+/// What the other stores and the page show while one store is away.
+#[derive(Debug, Default)]
+struct Lags {
+    /// Records that the views have not read.
+    topic: Vec<u64>,
+    /// Rows that wait for the store that is there.
+    waiting: Vec<u64>,
+    /// Rows that wait for the one that is not.
+    kept: Vec<u64>,
+    /// Resident memory, in MB.
+    memory: Vec<u64>,
+}
+
+impl Lags {
+    fn watch(running: &Running, seconds: u64) -> Self {
+        let mut lags = Self::default();
+        for _ in 0..seconds {
+            std::thread::sleep(Duration::from_secs(1));
+            let status = running.json("/api/v1/status");
+            let n = |value: &Value| value.as_u64().unwrap();
+            lags.topic.push(n(&status["lag"]["records"]));
+            lags.waiting.push(n(&sink(&status, "local")["pending"]));
+            lags.kept.push(n(&sink(&status, "wide")["pending"]));
+            lags.memory
+                .push(n(&status["process"]["rss_bytes"]) / 1_000_000);
+        }
+        lags
+    }
+
+    fn tell(&self, when: &str) {
+        let middle = |values: &[u64]| {
+            let mut sorted = values.to_vec();
+            sorted.sort_unstable();
+            (sorted[sorted.len() / 2], sorted[sorted.len() - 1])
+        };
+        eprintln!(
+            "{when}: median and largest of topic lag {:?}, local waiting {:?}, wide waiting {:?}, memory MB {:?}",
+            middle(&self.topic),
+            middle(&self.waiting),
+            middle(&self.kept),
+            middle(&self.memory),
+        );
+    }
+}
+
+/// 1,000 records a second, and one store stopped: for ten minutes in the long run.
+#[test]
+fn a_store_that_is_away_for_long_is_missed_by_nobody_and_has_everything_in_the_end() {
+    let Some(servers) = Servers::start() else {
+        return;
+    };
+    let place = Workplace::new();
+    let api = Api::start();
+    let source = format!(
+        "[source.http]\nurl = \"{}\"\nquery = {{ results = 1000 }}\nrecords = \"results\"\nevery = \"1s\"",
+        api.url
+    );
+    let pipeline = servers.pipeline(&place, &source);
+    // Each row of a person costs the stand-in for MongoDB a write to the disk: it gets the groups.
+    let text = std::fs::read_to_string(&pipeline).unwrap();
+    let groups = "type = \"mongodb\"\nviews = [\"users_by_nationality\", \"average_age\", \"email_domains\"]";
+    std::fs::write(&pipeline, text.replacen("type = \"mongodb\"", groups, 1)).unwrap();
+    let running = Running::start(&place.run_args(&pipeline, &[]));
+    let (calm, away) = if long() { (60, 600) } else { (5, 15) };
+    Lags::watch(&running, calm).tell("before");
+    servers.cassandra.kill();
+    let lags = Lags::watch(&running, away);
+    lags.tell("away");
+    assert!(lags.kept.iter().all(|kept| *kept < 100_000), "{lags:?}");
+    let status = running.json("/api/v1/status");
+    assert_eq!(sink(&status, "wide")["state"], "failing", "{status}");
+    for other in ["local", "documents"] {
+        assert_eq!(sink(&status, other)["state"], "ok", "{status}");
+        assert_eq!(sink(&status, other)["behind"], false, "{status}");
+    }
+    servers.cassandra.restart();
+    let back = Instant::now();
+    let patience = Duration::from_secs(60 + 2 * away);
+    running.wait_longer_for("/api/v1/status", patience, |status| {
+        let wide = sink(status, "wide");
+        wide["state"] == "ok" && wide["behind"] == false
+    });
+    eprintln!("back and no longer behind after {:.1?}", back.elapsed());
+    Lags::watch(&running, calm).tell("after");
+    drop(api);
+    running.wait_for("/api/v1/status", |status| {
+        let sinks = status["sinks"].as_array().unwrap();
+        sinks.iter().all(|sink| sink["pending"] == 0)
+    });
+    let (code, said) = running.terminate();
+    assert_eq!(code, Some(0), "{said:?}");
+    let stores = [
+        place.sqlite().display().to_string(),
+        format!("cassandra://{}/falaj", servers.cassandra.address()),
+    ];
+    let tap = place.tap(&pipeline);
+    compare_stores(&mut servers.python.python(), Path::new("-"), &tap, &stores);
+}
+
+/// The local Random User API; ends with the test.
+struct Api {
+    child: std::process::Child,
+    url: String,
+}
+
+impl Api {
+    fn start() -> Self {
+        let mut child = falaj(["random-user", "serve", "--port", "0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let mut said = String::new();
+        BufReader::new(stderr).read_line(&mut said).expect("a line");
+        let url = said
+            .split_whitespace()
+            .find(|word| word.starts_with("http://"));
+        let url = url
+            .unwrap_or_else(|| panic!("no address in: {said}"))
+            .to_owned();
+        Self { child, url }
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
