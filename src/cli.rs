@@ -127,7 +127,8 @@ pub struct Run {
 pub struct Check {
     #[command(flatten)]
     pub pipeline: Pipeline,
-    /// Also connects: are the brokers there, may they be used, and is the topic what the file says?
+    /// Also connects to brokers and stores: are they there, which versions, may falaj use them, do
+    /// their clocks agree? Nothing is made or changed.
     #[arg(long)]
     pub connect: bool,
     /// Says what the code of a privacy error means.

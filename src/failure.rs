@@ -95,6 +95,17 @@ impl Failure {
         }
     }
 
+    /// Several things that failed while running; nothing, where there are none.
+    ///
+    /// # Errors
+    /// Where there are any.
+    pub fn all(faults: Vec<Fault>) -> Result<(), Self> {
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(Self { code: 1, faults })
+    }
+
     /// Something failed while running, as a stage says it.
     pub fn stage(error: &dyn Hint) -> Self {
         Self::run(Fault::from_error(error))

@@ -11,6 +11,7 @@ mod clock;
 mod commands;
 mod config;
 mod data_dir;
+mod doctor;
 mod document;
 mod failure;
 mod held;

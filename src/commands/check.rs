@@ -1,10 +1,11 @@
 //! `falaj check`: what a pipeline file means, or what is wrong with it.
 
-use falaj_topic::{Drift, TopicError};
 use serde_json::json;
 
 use crate::cli;
-use crate::failure::{Failure, Fault};
+use crate::data_dir::DataDir;
+use crate::doctor::{self, Finding};
+use crate::failure::Failure;
 use crate::panel::panel;
 use crate::plan::{self, Plan};
 use crate::stdio;
@@ -12,7 +13,8 @@ use crate::stdio;
 /// Checks the file and prints the plan.
 ///
 /// # Errors
-/// Everything that is wrong, with file, line and column.
+/// Code 2 with everything that is wrong with the file, each with line and column; code 1 with
+/// everything that cannot be connected to or would keep a run from working.
 pub async fn check(args: &cli::Check) -> Result<(), Failure> {
     if let Some(code) = args.explain {
         stdio::data(code.explain());
@@ -22,79 +24,41 @@ pub async fn check(args: &cli::Check) -> Result<(), Failure> {
     for warning in &plan.warnings {
         stdio::warn(warning);
     }
-    if args.json {
-        stdio::data(&as_json(&plan).to_string());
-    } else {
+    if !args.json {
         for line in lines(&plan) {
             stdio::data(&line);
         }
     }
-    if args.connect {
-        connect(&plan, args.json).await?;
-    }
-    Ok(())
-}
-
-/// Connects to what the plan names, and says what it finds. Nothing is made and nothing is changed.
-async fn connect(plan: &Plan, json: bool) -> Result<(), Failure> {
-    let config = &plan.config.topic;
-    let say = |text: String| {
-        if json {
-            stdio::say(&text);
-        } else {
-            stdio::data(&text);
-        }
-    };
-    if config.embedded() {
-        say("connect   the topic is embedded: there is no broker to connect to".into());
-        return Ok(());
-    }
-    let nowhere = std::path::Path::new("");
-    let broker = falaj_topic::connect(config, nowhere, &plan.folder)
-        .await
-        .map_err(|e| Failure::stage(&e))?;
-    match broker.describe(&config.name).await {
-        Err(TopicError::Missing { topic }) => say(format!(
-            "connect   {}: topic `{topic}` is not there yet; `falaj run` makes it",
-            config.brokers
-        )),
-        Ok(found) => say(format!(
-            "connect   {}: topic `{}` is there, {} partitions, {} records",
-            config.brokers,
-            found.name,
-            found.partitions.len(),
-            found
-                .partitions
-                .iter()
-                .map(|p| p.end - p.start)
-                .sum::<i64>(),
-        )),
-        Err(e) => return Err(Failure::stage(&e)),
-    }
-    let drifts = broker.drift(config).await.map_err(|e| Failure::stage(&e))?;
-    for drift in &drifts {
-        stdio::warn(&told(drift, &config.name));
-    }
-    Ok(())
-}
-
-/// What is wrong with the pipeline's topic, or with one beside it.
-fn told(drift: &Drift, own: &str) -> Fault {
-    let Drift {
-        topic,
-        key,
-        file,
-        cluster,
-    } = drift;
-    let fault = if topic == own {
-        format!("`topic.{key}` is {file} in the file and {cluster} on the cluster")
+    let found = if args.connect {
+        Some(connect(&plan, args).await?)
     } else {
-        format!(
-            "`{key}` of topic `{topic}` is {cluster} on the cluster, and falaj makes it with {file}"
-        )
+        None
     };
-    Fault::new(fault)
-        .hint("falaj never changes a topic of a cluster: change the one or the other by hand")
+    if args.json {
+        let mut json = as_json(&plan);
+        if let Some(found) = &found {
+            json["connect"] = found.iter().map(Finding::as_json).collect();
+        }
+        stdio::data(&json.to_string());
+    }
+    let errors = found.into_iter().flatten().flat_map(|found| found.errors);
+    Failure::all(errors.collect())
+}
+
+/// Connects to what the plan names, and says what it finds.
+async fn connect(plan: &Plan, args: &cli::Check) -> Result<Vec<Finding>, Failure> {
+    let given = args.pipeline.data_dir.as_deref();
+    let dir = DataDir::locate(given, &plan.config.pipeline.name)?;
+    let found = doctor::look(plan, &dir).await;
+    for finding in &found {
+        if !args.json {
+            stdio::data(&finding.line());
+        }
+        for warning in &finding.warnings {
+            stdio::warn(warning);
+        }
+    }
+    Ok(found)
 }
 
 fn as_json(plan: &Plan) -> serde_json::Value {

@@ -255,3 +255,103 @@ fn completions_are_there_for_the_common_shells() {
         assert!(script.contains("random-user"), "{shell}");
     }
 }
+
+/// `falaj check --connect` of a pipeline that reads nothing, with further arguments.
+fn doctor(place: &Workplace, more: &[&str]) -> std::process::Output {
+    let pipeline = place.pipeline("[source.file]\npath = \"people.ndjson\"");
+    let (pipeline, data) = (pipeline.display().to_string(), place.data());
+    let mut args = vec!["check", &pipeline, "--connect", "--data-dir"];
+    let data = data.display().to_string();
+    args.push(&data);
+    args.extend(more);
+    output(args)
+}
+
+#[test]
+fn the_doctor_looks_at_stores_and_makes_nothing() {
+    let place = Workplace::new();
+    let before = doctor(&place, &[]);
+    assert_eq!(before.status.code(), Some(0), "{}", stderr(&before));
+    let text = stdout(&before);
+    assert!(text.contains(
+        "ok\nconnect   topic `messages` at embedded: there is no broker to connect to, ok\n"
+    ));
+    assert!(text.contains("the data directory is not there yet: `falaj run` makes it, ok\n"));
+    assert!(!place.data().exists());
+
+    place.write("people.ndjson", b"");
+    let pipeline = place.path().join("falaj.toml");
+    place.run_to_end(&pipeline, &[]);
+    let after = doctor(&place, &["--json"]);
+    assert_eq!(after.status.code(), Some(0), "{}", stderr(&after));
+    let plan: serde_json::Value = serde_json::from_str(&stdout(&after)).unwrap();
+    let [topic, sink] = plan["connect"].as_array().unwrap().as_slice() else {
+        panic!("{plan}")
+    };
+    assert_eq!(
+        (&topic["part"], &topic["name"]),
+        (&"topic".into(), &"messages".into())
+    );
+    assert_eq!(
+        (&sink["part"], &sink["name"]),
+        (&"sink".into(), &"local".into())
+    );
+    assert_eq!(sink["place"], place.sqlite().display().to_string());
+    assert!(sink["server"].as_str().unwrap().starts_with("SQLite 3."));
+    assert_eq!(
+        (&sink["warnings"], &sink["errors"]),
+        (&serde_json::json!([]), &serde_json::json!([]))
+    );
+}
+
+#[test]
+fn the_doctor_tells_everything_that_is_wrong_at_once() {
+    let place = Workplace::new();
+    place.write("letter.txt", &b"Dear all, this is no database. ".repeat(64));
+    let wrong = [
+        "--set",
+        "topic.brokers=127.0.0.1:1",
+        "--set",
+        "sinks.homeless={type='sqlite',path='nowhere/views.sqlite'}",
+        "--set",
+        "sinks.letter={type='sqlite',path='letter.txt'}",
+    ];
+    let told = doctor(&place, &wrong);
+    assert_eq!(told.status.code(), Some(1));
+    let (out, err) = (stdout(&told), stderr(&told));
+    for what in [
+        "topic `messages` at 127.0.0.1:1: 1 error",
+        "sink `homeless`",
+        "sink `letter`",
+    ] {
+        assert!(out.contains(&format!("connect   {what}")), "{what}: {out}");
+    }
+    let errors: Vec<&str> = err
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .collect();
+    assert_eq!(errors.len(), 3, "{err}");
+    for (error, what) in errors.iter().zip([
+        "topic `messages`: no answer from `127.0.0.1:1`",
+        "sink `homeless`: cannot open the store",
+        "sink `letter`: ",
+    ]) {
+        assert!(error["error: ".len()..].starts_with(what), "{error}");
+    }
+    assert_eq!(
+        err.lines()
+            .filter(|line| line.starts_with("hint: "))
+            .count(),
+        3,
+        "{err}"
+    );
+    let mut as_json = wrong.to_vec();
+    as_json.push("--json");
+    let told = doctor(&place, &as_json);
+    assert_eq!(told.status.code(), Some(1));
+    let plan: serde_json::Value = serde_json::from_str(&stdout(&told)).unwrap();
+    let found = plan["connect"].as_array().unwrap();
+    let errors = found.iter().map(|f| f["errors"].as_array().unwrap().len());
+    assert_eq!(errors.collect::<Vec<_>>(), [1, 0, 1, 1]);
+    assert!(found[2]["errors"][0]["hint"].is_string());
+}

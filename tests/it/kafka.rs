@@ -547,6 +547,12 @@ fn check_connect_says_what_differs_and_changes_nothing() {
         "{}",
         stderr(&same)
     );
+    // Another setting is worth a warning; with another number of partitions a run would fail.
+    let other = check("topic.partitions=8");
+    assert_eq!(other.status.code(), Some(1));
+    let said = stderr(&other);
+    assert!(said.contains("error: topic `it.drift`: "), "{said}");
+    assert!(said.contains("set `partitions = 4`"), "{said}");
     // What is made beside it is looked at as well.
     for (beside, setting) in [
         ("rejects", "cleanup.policy=compact"),
@@ -559,12 +565,12 @@ fn check_connect_says_what_differs_and_changes_nothing() {
         assert!(made.status.success(), "{}", stderr(&made));
     }
     let beside = check("topic.retention=1d");
-    assert!(beside.status.success(), "{}", stderr(&beside));
+    assert_eq!(beside.status.code(), Some(1), "a run would fail");
     let said = stderr(&beside);
     for told in [
         "`partitions` of topic `it.drift.rejects` is 2 on the cluster, and falaj makes it with 1",
         "`cleanup.policy` of topic `it.drift.rejects` is compact on the cluster, and falaj makes it with delete",
-        "`partitions` of topic `it.drift.lease` is 2 on the cluster, and falaj makes it with 1",
+        "error: topic `it.drift`: topic `it.drift.lease` has 2 partitions",
     ] {
         assert!(said.contains(told), "{said}");
     }

@@ -14,6 +14,7 @@ mod crash;
 mod ingest;
 mod kafka;
 mod leak;
+mod people;
 mod pipeline;
 mod replay;
 mod source_kafka;
