@@ -8,13 +8,16 @@ use falaj_privacy::{
     Decoder, FieldConfig, Gate, Key, KeyedPseudonyms, Keys, Policy, PolicyParts, PrivacyConfig,
     PurposeConfig,
 };
-use falaj_record::{ByteSize, ViewKind};
+use falaj_record::{ByteSize, Period, ViewKind};
 use falaj_topic::TopicConfig;
 use falaj_views::{ViewOptions, ViewSpec, Views};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
 const TEXT: &str = include_str!("../../examples/random-users/falaj.toml");
+
+/// Longer than the made-up event times lie back.
+const KEPT: Duration = Duration::from_hours(24 * 3650);
 
 /// What the stages need of the pipeline file.
 #[derive(Deserialize)]
@@ -30,6 +33,9 @@ struct File {
 struct View {
     sql: String,
 }
+
+/// The key for pids. Whoever reads a topic must have the one that its records were cleared with.
+pub const KEY: [u8; 32] = [7; 32];
 
 pub struct Example {
     file: File,
@@ -51,12 +57,21 @@ impl Example {
         Self {
             file,
             policy,
-            keys: Keys::new(&Key::new([7; 32])),
+            keys: Keys::new(&Key::new(KEY)),
         }
     }
 
     pub fn topic(&self) -> &TopicConfig {
         &self.file.topic
+    }
+
+    /// Its topic on a cluster. The event times are made up, and on a cluster retention goes by them.
+    pub fn cluster_topic(&self, brokers: &str) -> TopicConfig {
+        TopicConfig {
+            brokers: brokers.to_owned(),
+            retention: Period(KEPT),
+            ..self.file.topic.clone()
+        }
     }
 
     pub fn gate(&self) -> Gate {
@@ -97,11 +112,54 @@ impl Example {
     }
 }
 
-/// The example with `records` as its source.
-pub fn pipeline_file(records: &Path) -> String {
-    let mut table: toml::Table = toml::from_str(TEXT).expect("the example is right");
-    let path = records.to_str().expect("a path in UTF-8");
-    let file = toml::Table::from_iter([("path".to_owned(), path.into())]);
-    table["source"] = toml::Table::from_iter([("file".to_owned(), file.into())]).into();
-    toml::to_string(&table).expect("it came from TOML")
+/// The example as a pipeline file of somebody's own.
+pub struct Pipeline(toml::Table);
+
+impl Pipeline {
+    fn new(kind: &str, source: toml::Table) -> Self {
+        let mut table: toml::Table = toml::from_str(TEXT).expect("the example is right");
+        table["source"] = toml::Table::from_iter([(kind.to_owned(), source.into())]).into();
+        Self(table)
+    }
+
+    /// With the records of a file.
+    pub fn of_file(records: &Path) -> Self {
+        let path = records.to_str().expect("a path in UTF-8");
+        Self::new("file", entry("path", path))
+    }
+
+    /// With the raw records of another topic of the same cluster.
+    pub fn of_topic(topic: &str) -> Self {
+        Self::new("kafka", entry("topic", topic))
+    }
+
+    /// With its topic on a cluster, the three aggregate views alone, and several checkpoints in a
+    /// short run.
+    pub fn on_cluster(mut self, brokers: &str, topic: &str, key: &Path) -> Self {
+        let key = key.to_str().expect("a path in UTF-8");
+        let retention = Period(KEPT).to_string();
+        self.set("topic", "brokers", brokers);
+        self.set("topic", "name", topic);
+        self.set("topic", "retention", retention);
+        self.set("privacy", "key", entry("file", key));
+        self.set("pipeline", "checkpoint", "1s");
+        let views = self.0["views"].as_table_mut();
+        views.expect("the example has views").remove("users");
+        self
+    }
+
+    fn set(&mut self, section: &str, key: &str, value: impl Into<toml::Value>) {
+        let table = self.0[section].as_table_mut();
+        table
+            .expect("a section")
+            .insert(key.to_owned(), value.into());
+    }
+
+    pub fn text(&self) -> String {
+        toml::to_string(&self.0).expect("it came from TOML")
+    }
+}
+
+fn entry(key: &str, value: &str) -> toml::Table {
+    toml::Table::from_iter([(key.to_owned(), value.into())])
 }

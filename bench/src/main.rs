@@ -7,38 +7,53 @@
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
 mod answer;
+mod client;
+mod cluster;
 mod example;
 mod floor;
+mod listener;
 mod measure;
+mod process;
 mod scenarios;
+mod table;
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use falaj_randomuser::Domains;
+use falaj_servers::{Kafka, KafkaOptions};
 
-use crate::measure::Cost;
+use crate::measure::Machine;
 use crate::scenarios::{Data, Outcome, Scenario};
+use crate::table::Row;
 
 /// Measures what falaj costs and prints a table in Markdown.
 #[derive(Parser)]
 struct Cli {
-    /// How many records.
+    /// Over a real Kafka, which is started for it: reading a topic by hand and by falaj.
+    #[arg(long, conflicts_with = "listener")]
+    kafka: bool,
+    /// The embedded log's listener next to a real Kafka, by the same client.
+    #[arg(long)]
+    listener: bool,
+    /// How many records; with `--listener`, messages of 1 KiB.
     #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(1..))]
     records: u64,
     /// How often each scenario runs; the table holds medians.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Where the data set is made [default: the system's temporary folder].
+    /// Where data set, topics and servers are made [default: the system's temporary folder].
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
     /// Runs one scenario over a data set that is there; how the runner calls itself.
     #[arg(long, hide = true, requires = "dir")]
     only: Option<Scenario>,
+    /// The cluster of that scenario.
+    #[arg(long, hide = true, default_value = "")]
+    brokers: String,
 }
 
 fn main() {
@@ -48,21 +63,55 @@ fn main() {
         file: folder.join("records.ndjson"),
         topic: folder.join("topic"),
         scratch,
+        brokers: cli.brokers.clone(),
     };
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
     if let (Some(scenario), Some(folder)) = (cli.only, &cli.dir) {
         let scratch = tempfile::tempdir_in(folder).expect("the folder can be written");
         let data = data(folder, scratch.path().to_owned());
-        let runtime = tokio::runtime::Runtime::new().expect("threads");
         let outcome = runtime.block_on(scenarios::run(scenario, &data));
         println!("{}", serde_json::to_string(&outcome).expect("plain data"));
         return;
     }
+    let machine = Machine::watch();
     let folder = cli.dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::tempdir_in(folder).expect("the folder can be written");
-    let data = data(folder.path(), folder.path().to_owned());
-    let bytes = generate(&data);
-    let rows = measure(&cli, folder.path());
-    print!("{}", table(&rows, cli.records, bytes, cli.rounds));
+    let kafka = (cli.kafka || cli.listener).then(|| kafka(folder.path()));
+    let table = match &kafka {
+        Some(kafka) if cli.listener => runtime.block_on(listener::measure(
+            kafka,
+            folder.path(),
+            cli.records,
+            cli.rounds,
+        )),
+        kafka => {
+            let data = data(folder.path(), folder.path().to_owned());
+            let bytes = generate(&data);
+            let rows = measure(&cli, folder.path(), kafka.as_ref());
+            let floors: &[Scenario] = match kafka {
+                Some(_) => &[Scenario::KafkaParse, Scenario::KafkaParseCleared],
+                None => &[Scenario::FloorParse],
+            };
+            table::table(&rows, cli.records, bytes, floors)
+        }
+    };
+    print!("{table}");
+    let servers_s = kafka.map_or(0.0, |kafka| kafka.cpu().as_secs_f64());
+    println!(
+        "\nOthers took {:.0} % of the machine's CPU time meanwhile.",
+        machine.others(servers_s)
+    );
+}
+
+/// A real Kafka as it is shipped, its data in `folder`.
+fn kafka(folder: &Path) -> Kafka {
+    eprintln!("starting a Kafka");
+    let options = KafkaOptions {
+        shipped: true,
+        folder: Some(folder.to_owned()),
+        ..KafkaOptions::default()
+    };
+    Kafka::start(&options).expect("Java and Maven are there")
 }
 
 /// Writes the data set and gives its size.
@@ -89,24 +138,33 @@ fn generate(data: &Data) -> u64 {
     fs::metadata(&data.file).expect("it was written").len()
 }
 
-/// A scenario and what each of its rounds took.
-type Row = (Scenario, Vec<Cost>);
-
 /// Runs all scenarios, one round after the other.
-fn measure(cli: &Cli, folder: &Path) -> Vec<Row> {
-    run(Scenario::Fill, cli.records, folder);
-    let scenarios = Scenario::value_variants()
-        .iter()
-        .filter(|s| **s != Scenario::Fill);
-    let mut rows: Vec<Row> = scenarios.map(|scenario| (*scenario, Vec::new())).collect();
+fn measure(cli: &Cli, folder: &Path, kafka: Option<&Kafka>) -> Vec<Row> {
+    let run = |scenario| run(scenario, cli.records, folder, kafka);
+    let broker_s = || kafka.map_or(0.0, |kafka| kafka.cpu().as_secs_f64());
+    if kafka.is_some() {
+        eprintln!("filling the topics");
+        run(Scenario::KafkaFill);
+        // So that the first round meets a broker that has served readers.
+        run(Scenario::KafkaRead);
+        run(Scenario::KafkaReadCleared);
+    } else {
+        run(Scenario::Fill);
+    }
+    let scenarios = Scenario::all(kafka.is_some());
+    let mut rows: Vec<Row> = scenarios.map(Row::new).collect();
     let mut expected = None;
     for round in 1..=cli.rounds {
-        for (scenario, costs) in &mut rows {
-            eprintln!("round {round} of {}: {}", cli.rounds, scenario.name());
-            let Outcome { cost, answer } = run(*scenario, cli.records, folder);
-            costs.push(cost);
+        for row in &mut rows {
+            let name = row.scenario.name();
+            eprintln!("round {round} of {}: {name}", cli.rounds);
+            let before_s = broker_s();
+            let Outcome { cost, answer } = run(row.scenario);
+            row.costs.push(cost);
+            if kafka.is_some() {
+                row.broker_s.push(broker_s() - before_s);
+            }
             let Some(answer) = answer else { continue };
-            let name = scenario.name();
             assert!(
                 answer.is_of(cli.records),
                 "`{name}` does not count every record once"
@@ -123,60 +181,17 @@ fn measure(cli: &Cli, folder: &Path) -> Vec<Row> {
 }
 
 /// Runs one scenario in a process of its own.
-fn run(scenario: Scenario, records: u64, folder: &Path) -> Outcome {
+fn run(scenario: Scenario, records: u64, folder: &Path, kafka: Option<&Kafka>) -> Outcome {
     let name = scenario.name();
-    let output = Command::new(std::env::current_exe().expect("it is there"))
+    let mut command = Command::new(std::env::current_exe().expect("it is there"));
+    command
         .args(["--only", &name, "--records", &records.to_string(), "--dir"])
-        .arg(folder)
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("it can start itself");
+        .arg(folder);
+    if let Some(kafka) = kafka {
+        command.args(["--brokers", &kafka.brokers()]);
+    }
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.expect("it can start itself");
     assert!(output.status.success(), "`{name}` failed");
     serde_json::from_slice(&output.stdout).expect("its outcome")
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "there are fewer than 2^52 records and bytes"
-)]
-fn table(rows: &[Row], records: u64, bytes: u64, rounds: u32) -> String {
-    let cpu = |costs: &[Cost]| median(costs, |cost| cost.cpu_s * 1e6 / records as f64);
-    let of = |wanted| {
-        let row = rows.iter().find(|(scenario, _)| *scenario == wanted);
-        row.map_or(f64::NAN, |(_, costs)| cpu(costs))
-    };
-    let floor = of(Scenario::FloorParse);
-    let mut text = format!(
-        "{records} records of {} bytes on average, median of {rounds} rounds.\n\n\
-         | scenario | records/s | CPU s per million | lowest, highest | peak MB | CPU to `floor-parse` |\n\
-         |---|--:|--:|--:|--:|--:|\n",
-        bytes / records
-    );
-    for (scenario, costs) in rows {
-        let each = || costs.iter().map(|cost| cost.cpu_s * 1e6 / records as f64);
-        let _ = writeln!(
-            text,
-            "| `{}` | {:.0} | {:.2} | {:.2}, {:.2} | {:.0} | {:.2} |",
-            scenario.name(),
-            median(costs, |cost| records as f64 / cost.wall_s),
-            cpu(costs),
-            each().fold(f64::INFINITY, f64::min),
-            each().fold(0.0, f64::max),
-            median(costs, |cost| cost.peak_mb),
-            cpu(costs) / floor,
-        );
-    }
-    let (both, views) = (floor + of(Scenario::FloorRead), of(Scenario::TopicViews));
-    let _ = writeln!(
-        text,
-        "\n`topic-views` is {:.2} times `floor-parse` + `floor-read` ({both:.2} CPU s per million).",
-        views / both
-    );
-    text
-}
-
-fn median(costs: &[Cost], of: impl Fn(&Cost) -> f64) -> f64 {
-    let mut all: Vec<f64> = costs.iter().map(of).collect();
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
 }

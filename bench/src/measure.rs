@@ -1,4 +1,4 @@
-//! What a piece of work costs: time, CPU time of this process, and its peak memory.
+//! What a piece of work costs: time, CPU time and peak memory of a process.
 
 use std::fs;
 use std::time::Instant;
@@ -25,14 +25,14 @@ impl Meter {
         let _ = fs::write("/proc/self/clear_refs", "5");
         Self {
             start: Instant::now(),
-            cpu_s: cpu_s(Whose::Own),
+            cpu_s: cpu_s("self", Whose::Own),
         }
     }
 
     pub fn stop(self) -> Cost {
         Cost {
             wall_s: self.start.elapsed().as_secs_f64(),
-            cpu_s: cpu_s(Whose::Own) - self.cpu_s,
+            cpu_s: cpu_s("self", Whose::Own) - self.cpu_s,
             peak_mb: peak_mb("self").expect("the system is Linux"),
         }
     }
@@ -46,20 +46,58 @@ pub enum Whose {
     Children,
 }
 
-/// User and system time in seconds; Linux counts hundredths.
-pub fn cpu_s(whose: Whose) -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").expect("the system is Linux");
+/// User and system time of `process` in seconds; Linux counts hundredths.
+pub fn cpu_s(process: &str, whose: Whose) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the process is there");
     let (_, rest) = stat.rsplit_once(") ").expect("the name stands in brackets");
     // Behind the name: `utime` and `stime` are numbers 11 and 12, those of children come next.
     let skipped = match whose {
         Whose::Own => 11,
         Whose::Children => 13,
     };
-    let ticks = rest.split(' ').skip(skipped).take(2);
-    ticks
-        .map(|tick| tick.parse::<f64>().expect("a number"))
-        .sum::<f64>()
-        / 100.0
+    seconds(rest.split(' ').skip(skipped).take(2))
+}
+
+fn seconds<'a>(ticks: impl Iterator<Item = &'a str>) -> f64 {
+    let ticks = ticks.map(|tick| tick.parse::<f64>().expect("a number"));
+    ticks.sum::<f64>() / 100.0
+}
+
+/// How busy the machine was, beside what is measured.
+pub struct Machine {
+    start: Instant,
+    busy_s: f64,
+}
+
+impl Machine {
+    pub fn watch() -> Self {
+        Self {
+            start: Instant::now(),
+            busy_s: busy_s(),
+        }
+    }
+
+    /// The part of the machine's CPU time since then, in per cent, that others took: not this
+    /// process, not its children, and not `servers_s` seconds of others that belong to it.
+    pub fn others(&self, servers_s: f64) -> f64 {
+        let own = cpu_s("self", Whose::Own) + cpu_s("self", Whose::Children) + servers_s;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "there are fewer than 2^52 cores"
+        )]
+        let there = self.start.elapsed().as_secs_f64() * cores as f64;
+        ((busy_s() - self.busy_s - own) / there * 100.0).max(0.0)
+    }
+}
+
+/// What all processes together used since the machine started.
+fn busy_s() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").expect("the system is Linux");
+    let mut ticks = stat.lines().next().unwrap_or("").split_whitespace().skip(1);
+    // user, nice, system; idle and iowait left out; irq, softirq, steal.
+    let working = seconds(ticks.by_ref().take(3));
+    working + seconds(ticks.skip(2).take(3))
 }
 
 /// The most memory that `process` held; `None` where it has ended.

@@ -1,12 +1,12 @@
-//! The scenarios: each prepares, measures one part of the line, and checks what came out.
+//! The scenarios: each prepares, measures one part of the line, and checks what came out. Those over
+//! a cluster are in `cluster.rs`.
 //!
 //! Event times are made up, an hour over the whole data set, so that there are 60 windows.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::hint::black_box;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,20 +21,24 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
-use crate::example::{Example, pipeline_file};
+use crate::cluster;
+use crate::example::{Example, Pipeline};
 use crate::floor::{self, Counts};
-use crate::measure::{Cost, Meter, Whose, cpu_s, peak_mb};
+use crate::measure::{Cost, Meter};
+use crate::process::{Running, ledger};
 
 /// Records of one call to the gate and to the topic.
-const BATCH: usize = 1000;
+pub const BATCH: usize = 1000;
 /// Bytes of one read of the topic, where a read costs least.
-const FETCH_BYTES: usize = 256 << 10;
+pub const FETCH_BYTES: usize = 256 << 10;
 /// As `pipeline.rs` does while it catches up.
 const DRAIN_EVERY: Duration = Duration::from_millis(200);
 /// 2026-01-01T00:00:00Z.
-const FIRST_MS: i64 = 1_767_225_600_000;
+pub const FIRST_MS: i64 = 1_767_225_600_000;
 const HOUR_MS: i64 = 3_600_000;
-const MINUTE_MS: i64 = 60_000;
+pub const MINUTE_MS: i64 = 60_000;
+/// Of so many records one more is none, where raw records are on a cluster.
+const RECORDS_PER_INVALID: u64 = 1000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
@@ -50,9 +54,30 @@ pub enum Scenario {
     TopicViews,
     TopicUsers,
     Line,
+    /// Fills the topics of the cluster; not in the table.
+    KafkaFill,
+    KafkaRead,
+    KafkaParse,
+    KafkaReadCleared,
+    KafkaParseCleared,
+    KafkaFetch,
+    KafkaViews,
+    KafkaLine,
+    KafkaRawLine,
 }
 
 impl Scenario {
+    /// Those of the table, in its order.
+    pub fn all(cluster: bool) -> impl Iterator<Item = Self> {
+        let fills = [Self::Fill, Self::KafkaFill];
+        let all = Self::value_variants().iter().copied();
+        all.filter(move |s| s.needs_cluster() == cluster && !fills.contains(s))
+    }
+
+    pub fn needs_cluster(self) -> bool {
+        self.name().starts_with("kafka-")
+    }
+
     pub fn name(self) -> String {
         self.to_possible_value()
             .expect("none is hidden")
@@ -71,6 +96,8 @@ pub struct Data {
     pub topic: PathBuf,
     /// A folder of this run's own.
     pub scratch: PathBuf,
+    /// The cluster, where the scenario needs one.
+    pub brokers: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -99,6 +126,15 @@ pub async fn run(scenario: Scenario, data: &Data) -> Outcome {
         Scenario::TopicViews => topic_views(data, ViewKind::Aggregate).await,
         Scenario::TopicUsers => topic_views(data, ViewKind::Row).await,
         Scenario::Line => line(data),
+        Scenario::KafkaFill => cluster::fill(data).await,
+        Scenario::KafkaRead => cluster::read(data, cluster::RAW),
+        Scenario::KafkaParse => cluster::parse(data),
+        Scenario::KafkaReadCleared => cluster::read(data, cluster::CLEARED),
+        Scenario::KafkaParseCleared => cluster::parse_cleared(data),
+        Scenario::KafkaFetch => cluster::fetch(data).await,
+        Scenario::KafkaViews => cluster::views(data).await,
+        Scenario::KafkaLine => cluster::line(data),
+        Scenario::KafkaRawLine => cluster::raw_line(data),
     }
 }
 
@@ -239,40 +275,10 @@ async fn topic_views(data: &Data, kind: ViewKind) -> Outcome {
 
 /// The binary as a person runs it: start, page, stores, checkpoints and end included.
 fn line(data: &Data) -> Outcome {
-    let pipeline = data.scratch.join("falaj.toml");
-    fs::write(&pipeline, pipeline_file(&data.file)).expect("there is room");
-    let falaj = std::env::current_exe()
-        .expect("it is there")
-        .with_file_name("falaj");
-    let (start, before) = (Instant::now(), cpu_s(Whose::Children));
-    let mut child = Command::new(falaj)
-        .arg("run")
-        .arg(&pipeline)
-        .arg("--data-dir")
-        .arg(data.scratch.join("data"))
-        .args(["--until-caught-up", "--listen", "127.0.0.1:0"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("`bench/run` built falaj");
-    let id = child.id().to_string();
-    let mut peak = 0.0;
-    let status = loop {
-        peak = peak_mb(&id).unwrap_or(0.0).max(peak);
-        if let Some(status) = child.try_wait().expect("it is our child") {
-            break status;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    let cost = Cost {
-        wall_s: start.elapsed().as_secs_f64(),
-        cpu_s: cpu_s(Whose::Children) - before,
-        peak_mb: peak,
-    };
-    assert!(status.success(), "falaj failed");
-    let text = std::io::read_to_string(child.stdout.take().expect("piped")).expect("UTF-8");
-    let ledger: falaj_record::Ledger =
-        serde_json::from_str(text.lines().last().expect("a ledger")).expect("a ledger");
+    let pipeline = Pipeline::of_file(&data.file);
+    let running = Running::start(&pipeline, &data.scratch, &["--until-caught-up"]);
+    let (cost, stdout) = running.ended();
+    let ledger = ledger(&stdout);
     assert_eq!(
         ledger.source.published, data.records,
         "the line published all records"
@@ -286,13 +292,23 @@ fn line(data: &Data) -> Outcome {
 
 impl Data {
     /// Event time of record number `n`.
-    fn time_ms(&self, n: u64) -> i64 {
+    pub fn time_ms(&self, n: u64) -> i64 {
         let signed = |n: u64| i64::try_from(n).expect("fewer than 2^63 records");
         FIRST_MS + signed(n) * HOUR_MS / signed(self.records)
     }
 
+    /// Messages of the raw topic that are no record.
+    pub fn invalid(&self) -> u64 {
+        self.records / RECORDS_PER_INVALID
+    }
+
+    /// Whether one of them comes after record number `n`.
+    pub fn invalid_after(n: u64) -> bool {
+        n % RECORDS_PER_INVALID == RECORDS_PER_INVALID - 1
+    }
+
     /// All records in memory.
-    fn raws(&self) -> Vec<Raw> {
+    pub fn raws(&self) -> Vec<Raw> {
         let file = BufReader::new(File::open(&self.file).expect("the data set is there"));
         file.split(b'\n')
             .map(|line| Bytes::from(line.expect("the data set can be read")))
@@ -301,7 +317,7 @@ impl Data {
             .collect()
     }
 
-    fn cleared(&self, example: &Example) -> Vec<Cleared<Outbound>> {
+    pub fn cleared(&self, example: &Example) -> Vec<Cleared<Outbound>> {
         let mut gate = example.gate();
         self.raws()
             .chunks(BATCH)
@@ -309,7 +325,7 @@ impl Data {
             .collect()
     }
 
-    fn expect_all(&self, count: usize) {
+    pub fn expect_all(&self, count: usize) {
         assert_eq!(count as u64, self.records, "every record comes through");
     }
 }
@@ -380,14 +396,14 @@ impl Filled {
 }
 
 /// Views that are drained as often as the line does it.
-struct Drained {
+pub struct Drained {
     views: Views,
     at: Instant,
     version: i64,
 }
 
 impl Drained {
-    fn new(views: Views) -> Self {
+    pub fn new(views: Views) -> Self {
         Self {
             views,
             at: Instant::now(),
@@ -395,7 +411,7 @@ impl Drained {
         }
     }
 
-    fn push(&mut self, batch: &Cleared<falaj_record::Batch>) {
+    pub fn push(&mut self, batch: &Cleared<falaj_record::Batch>) {
         self.views.push(batch).expect("views take records");
         if self.at.elapsed() >= DRAIN_EVERY {
             self.drain();
@@ -408,7 +424,7 @@ impl Drained {
         self.at = Instant::now();
     }
 
-    fn finish(mut self, meter: Meter) -> Outcome {
+    pub fn finish(mut self, meter: Meter) -> Outcome {
         self.drain();
         let cost = meter.stop();
         Outcome {

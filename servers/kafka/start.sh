@@ -6,7 +6,8 @@
 #   extra.properties   further server properties; they win
 #   tls/               server.pem (PKCS #8 key and chain) and ca.pem: TLS listeners
 #   users              NAME PASSWORD a line: SASL listeners with PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512
-# Environment: SSL_PORT, SASL_PORT, SASL_SSL_PORT (with tls, users, both), KAFKA_HEAP (default 256m), FALAJ_SERVERS (cache)
+# Environment: SSL_PORT, SASL_PORT, SASL_SSL_PORT (with tls, users, both), KAFKA_HEAP (default 256m), FALAJ_SERVERS (cache),
+# KAFKA_SHIPPED=1 (JVM and threads as Kafka is shipped with them, for measuring; without it a start is fast and small)
 set -euo pipefail
 kafka=$(cd "$(dirname "$0")" && pwd)
 . "$kafka/../lib.sh"
@@ -50,6 +51,9 @@ group.initial.rebalance.delay.ms=0
 # A restart after kill -9 waits until the dead broker's session has ended.
 broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=500
+P
+    if [ -z "${KAFKA_SHIPPED-}" ]; then
+        cat <<P
 num.network.threads=1
 num.io.threads=2
 num.recovery.threads.per.data.dir=1
@@ -58,6 +62,7 @@ background.threads=2
 log.cleaner.dedupe.buffer.size=8388608
 log.cleaner.io.buffer.size=131072
 P
+    fi
     if [ -d "$work/tls" ]; then
         cat <<P
 ssl.keystore.type=PEM
@@ -101,6 +106,13 @@ if [ ! -f "$work/data/meta.properties" ]; then
         sed -i "s|^cluster.id=.*|cluster.id=$cluster|" "$work/data/meta.properties"
     fi
 fi
-launch "$work" java -Xms64m "-Xmx${KAFKA_HEAP:-256m}" "${jvm[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
+if [ -n "${KAFKA_SHIPPED-}" ]; then
+    # What kafka-server-start.sh and kafka-run-class.sh say.
+    jvm=(-Xms1g -Xmx1g -server -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35
+        -XX:+ExplicitGCInvokesConcurrent -Dorg.slf4j.simpleLogger.showDateTime=true -cp "$kafka_home/jars/*")
+else
+    jvm=(-Xms64m "-Xmx${KAFKA_HEAP:-256m}" "${jvm[@]}")
+fi
+launch "$work" java "${jvm[@]}" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn \
     kafka.Kafka "$work/server.properties"
 wait_ready "$work" 120 "$kafka/health.sh" "$port"

@@ -20,6 +20,11 @@ pub struct KafkaOptions {
     pub users: Vec<User>,
     /// Further server properties, name and value; they win over the recipe's.
     pub properties: Vec<(String, String)>,
+    /// Memory, compilers, collector and threads as Kafka is shipped with them, for measuring it.
+    /// Without this it starts fast and takes little memory.
+    pub shipped: bool,
+    /// The folder in which the broker's own is made; absent, the system's for temporary files.
+    pub folder: Option<PathBuf>,
 }
 
 /// Somebody who may log in.
@@ -51,6 +56,7 @@ pub struct Kafka {
     ports: Ports,
     certificates: Option<Certificates>,
     users: bool,
+    shipped: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +99,7 @@ impl Kafka {
     }
 
     fn prepare(options: &KafkaOptions) -> Self {
-        let server = Server::new("kafka");
+        let server = Server::new("kafka", options.folder.as_deref());
         let folder = server.folder();
         let certificates = options.tls.then(|| Certificates::make(&folder.join("tls")));
         if !options.users.is_empty() {
@@ -115,6 +121,7 @@ impl Kafka {
             },
             certificates,
             users: !options.users.is_empty(),
+            shipped: options.shipped,
         }
     }
 
@@ -126,7 +133,11 @@ impl Kafka {
             .arg(self.ports.controller.to_string())
             .env_remove("SSL_PORT")
             .env_remove("SASL_PORT")
-            .env_remove("SASL_SSL_PORT");
+            .env_remove("SASL_SSL_PORT")
+            .env_remove("KAFKA_SHIPPED");
+        if self.shipped {
+            command.env("KAFKA_SHIPPED", "1");
+        }
         if self.certificates.is_some() {
             command.env("SSL_PORT", self.ports.ssl.to_string());
         }

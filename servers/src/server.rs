@@ -21,11 +21,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A new folder, guarded from now on.
-    pub(crate) fn new(name: &str) -> Self {
+    /// A new folder within another one, else among the system's temporary files, guarded from now
+    /// on.
+    pub(crate) fn new(name: &str, within: Option<&Path>) -> Self {
+        let within = within.map_or_else(std::env::temp_dir, Path::to_owned);
         let folder = tempfile::Builder::new()
             .prefix(&format!("falaj-{name}-"))
-            .tempdir()
+            .tempdir_in(within)
             .expect("a temporary folder")
             .keep();
         // A session of its own: what ends the tests as a group must not end it.

@@ -105,6 +105,7 @@ fn each_listener_answers_those_who_log_in_and_nobody_else() {
             password: "alice-secret".to_owned(),
         }],
         properties: vec![("auto.create.topics.enable".to_owned(), "true".to_owned())],
+        ..KafkaOptions::default()
     }) else {
         return;
     };

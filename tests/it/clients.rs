@@ -46,6 +46,7 @@ fn control() -> Option<&'static Kafka> {
                 password: PASSWORD.to_owned(),
             }],
             properties: vec![property],
+            ..KafkaOptions::default()
         })
     };
     CONTROL.get_or_init(start).as_ref()

@@ -389,10 +389,14 @@ mod tests {
 
     use super::*;
 
-    const PLACES: Places<'_> = Places {
-        pipeline: Path::new("/nowhere"),
-        data: Path::new("/nowhere"),
-    };
+    fn new(config: &CassandraConfig) -> Result<CassandraSink, SinkError> {
+        let nowhere = Path::new("/nowhere");
+        let places = Places {
+            pipeline: nowhere,
+            data: nowhere,
+        };
+        CassandraSink::new(config, places, Retention::new())
+    }
 
     fn config(more: &str) -> CassandraConfig {
         let text = format!("nodes = ['b', 'a:9043']\n{more}");
@@ -436,7 +440,7 @@ mod tests {
             ("replication = { a = 0 }", "replication", "no replica"),
             ("timeout = '10ms'", "timeout", "a second"),
         ] {
-            let sink = CassandraSink::new(&config(more), PLACES, Retention::new());
+            let sink = new(&config(more));
             let error = sink.err().expect(more);
             assert!(
                 matches!(&error, SinkError::Setting { key: named, .. } if *named == key),
@@ -449,7 +453,7 @@ mod tests {
             nodes: Vec::new(),
             ..config("")
         };
-        assert!(CassandraSink::new(&none, PLACES, Retention::new()).is_err());
+        assert!(new(&none).is_err());
     }
 
     #[test]

@@ -36,6 +36,7 @@ fn shared() -> Option<&'static Kafka> {
                 password: PASSWORD.into(),
             }],
             properties: properties(),
+            ..KafkaOptions::default()
         })
     });
     KAFKA.as_ref()
