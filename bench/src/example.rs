@@ -148,6 +148,18 @@ impl Pipeline {
         self
     }
 
+    /// With further sinks, each a name and its settings.
+    pub fn with_sinks(mut self, sinks: &[(String, String)]) -> Self {
+        for (name, settings) in sinks {
+            let settings: toml::Table = toml::from_str(settings).expect("they are TOML");
+            let all = self.0["sinks"]
+                .as_table_mut()
+                .expect("the example has sinks");
+            all.insert(name.clone(), settings.into());
+        }
+        self
+    }
+
     fn set(&mut self, section: &str, key: &str, value: impl Into<toml::Value>) {
         let table = self.0[section].as_table_mut();
         table

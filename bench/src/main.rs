@@ -15,6 +15,7 @@ mod listener;
 mod measure;
 mod process;
 mod scenarios;
+mod stores;
 mod table;
 
 use std::fs::{self, File};
@@ -39,6 +40,9 @@ struct Cli {
     /// The embedded log's listener next to a real Kafka, by the same client.
     #[arg(long)]
     listener: bool,
+    /// Views in SQLite, Cassandra and what plays MongoDB, next to loops by hand in their drivers.
+    #[arg(long, conflicts_with_all = ["kafka", "listener"])]
+    stores: bool,
     /// How many records; with `--listener`, messages of 1 KiB.
     #[arg(long, default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(1..))]
     records: u64,
@@ -76,6 +80,17 @@ fn main() {
     let machine = Machine::watch();
     let folder = cli.dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::tempdir_in(folder).expect("the folder can be written");
+    if cli.stores {
+        let data = data(folder.path(), folder.path().to_owned());
+        generate(&data);
+        let stores = stores::Stores::start();
+        let (records, rounds) = (cli.records, cli.rounds);
+        let measuring = stores::measure(&stores, folder.path(), &data.file, records, rounds);
+        print!("{}", runtime.block_on(measuring));
+        let others = machine.others(stores.cpu_s());
+        println!("\nOthers took {others:.0} % of the machine's CPU time meanwhile.");
+        return;
+    }
     let kafka = (cli.kafka || cli.listener).then(|| kafka(folder.path()));
     let table = match &kafka {
         Some(kafka) if cli.listener => runtime.block_on(listener::measure(

@@ -75,7 +75,7 @@ impl Cassandra {
     }
 
     fn prepare(options: &CassandraOptions) -> Self {
-        let server = Server::new("cassandra");
+        let server = Server::new("cassandra", None);
         let folder = server.folder();
         let write = |name: &str, text: &str| {
             std::fs::write(folder.join(name), text).expect("the folder can be written");

@@ -262,7 +262,7 @@ impl Mongo {
 
 impl Own {
     fn prepare(options: &MongoOptions, port: u16, set: Option<String>) -> Self {
-        let server = Server::new("mongo");
+        let server = Server::new("mongo", None);
         let folder = server.folder();
         if let Some(User { name, password }) = &options.user {
             std::fs::write(folder.join("users"), format!("{name} {password}\n"))
