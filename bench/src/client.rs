@@ -17,7 +17,7 @@ use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 /// Partitions of every topic here, as in the example.
 pub const PARTITIONS: i32 = 4;
 /// Nothing takes longer than that, unless something is wrong.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 fn config(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();

@@ -34,7 +34,7 @@ free_ports "$port"
 
 if [ -n "$mongod" ]; then
     "$mongod" --version | sed -n 's/^db version v/MongoDB /p' >"$work/flavour"
-    command=("$mongod" --dbpath "$work/data" --port "$port" --bind_ip 127.0.0.1 --replSet falaj
+    command=("$mongod" --dbpath "$work/data" --port "$port" --bind_ip 127.0.0.1 --nounixsocket --replSet falaj
         # Small, and rows expire within a second or two, not a minute.
         --wiredTigerCacheSizeGB 0.25 --oplogSize 128 --setParameter ttlMonitorSleepSecs=1)
     if [ -f "$work/users" ]; then

@@ -92,7 +92,7 @@ strange.check_hostname = False
 
 def answers(password, tls):
     login = PlainTextAuthProvider("cassandra", password) if password else None
-    cluster = Cluster(["127.0.0.1"], port=int(port), auth_provider=login, ssl_context=tls, connect_timeout=30)
+    cluster = Cluster(["127.0.0.1"], port=int(port), auth_provider=login, ssl_context=tls, connect_timeout=60, control_connection_timeout=60)
     try:
         return bool(list(cluster.connect().execute("SELECT release_version FROM system.local")))
     except Exception:

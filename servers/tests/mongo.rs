@@ -45,11 +45,11 @@ notes = client.notes.get_collection("notes", write_concern=WriteConcern(w="major
 notes.insert_many({"_id": n} for n in range(100))
 "#;
 
-const COUNT: &str = r#"
+const COUNT: &str = "
 import sys
 from pymongo import MongoClient
 print(MongoClient(sys.argv[1]).notes.notes.count_documents({}))
-"#;
+";
 
 #[test]
 fn a_server_keeps_its_documents_over_a_kill_and_leaves_nothing_behind() {

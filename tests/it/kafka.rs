@@ -263,14 +263,19 @@ fn retention_that_overtakes_a_stopped_falaj_is_an_error_that_says_so() {
     let pipeline = pipeline(&place, FILE, &kafka.brokers(), "it.overtaken");
     // Killed after publishing and before the views had read all: its checkpoint stands at the start.
     let settings = ["--set", "pipeline.checkpoint=1h"];
-    let running = Running::start(&place.run_args(&pipeline, &settings));
-    std::thread::sleep(Duration::from_secs(1));
-    running.kill();
+    let publish_and_kill = |records: u64| {
+        let running = Running::start(&place.run_args(&pipeline, &settings));
+        running.wait_for("/api/v1/status", |status| {
+            let stages = status["stages"].as_array().into_iter().flatten();
+            let mut topic = stages.filter(|stage| stage["name"] == "topic");
+            topic.any(|topic| topic["records_total"].as_u64() >= Some(records))
+        });
+        running.kill();
+    };
+    publish_and_kill(4_000);
     place.run_to_end(&pipeline, &[]);
     let more = people(&place, 9_000, "overtaken");
-    let running = Running::start(&place.run_args(&pipeline, &settings));
-    std::thread::sleep(Duration::from_secs(2));
-    running.kill();
+    publish_and_kill(3_000);
     let json: String = (0..4)
         .map(|p| format!("{{\"topic\":\"it.overtaken\",\"partition\":{p},\"offset\":-1}}"))
         .collect::<Vec<_>>()
@@ -379,7 +384,8 @@ fn is_active(running: &Running) {
     running.wait_for("/api/v1/status", |status| {
         status["state"] == "running" || status["state"] == "caught up"
     });
-    assert_eq!(running.get("/readyz").status, 200);
+    // Its source and its sinks have just begun.
+    running.wait_for("/readyz", |ready| ready["ready"] == true);
     running.wait_for(VIEW, |view| view["rows"].is_array());
 }
 

@@ -483,9 +483,12 @@ fn a_replay_that_is_killed_in_the_middle_is_gone_on_with_and_publishes_each_once
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        // It knows the policies that were there when it began, and its own.
         let tapped = output([
             "tap",
             &pipeline.display().to_string(),
+            MENDED[0],
+            MENDED[1],
             "--limit",
             &(kept + BATCH).to_string(),
             "--json",
@@ -582,10 +585,10 @@ fn what_a_killed_run_decided_stays_decided_when_the_file_is_mended_before_it_goe
         let seldom = place.run_args(&pipeline, &["--set", "pipeline.checkpoint=1h"]);
         let running = Running::start(&seldom);
         running.wait_for("/api/v1/status", |status| {
-            let topic = &status["stages"][2];
-            // 50 of a hundred lines are a whole one, after the first hundred.
-            topic["name"] == "topic"
-                && topic["records_total"].as_u64() >= Some(4410)
+            // There are none while it starts.
+            let stages = status["stages"].as_array().into_iter().flatten();
+            let mut topic = stages.filter(|stage| stage["name"] == "topic");
+            topic.any(|topic| topic["records_total"].as_u64() >= Some(4410))
                 && status["rejects"]["wrong type"].as_u64() >= Some(392)
         });
         running.kill();
@@ -701,7 +704,11 @@ fn rejects_of_a_raw_topic_are_read_again_from_each_partition() {
     let row = db.query_row("SELECT records, total FROM total", [], |r| {
         Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?))
     });
-    assert_eq!(row.unwrap(), (published.cast_signed(), total.cast_signed()));
+    let (records, sum) = row.unwrap();
+    assert_eq!(
+        (records.unsigned_abs(), sum.unsigned_abs()),
+        (published, total)
+    );
 
     // A topic that was made anew holds none of them, and a missing one is not made.
     raw.make(3, Settings::default());

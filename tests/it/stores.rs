@@ -56,11 +56,10 @@ fn the_order_in_which_things_start_does_not_matter() {
         status["ledger"]["topic"]["out"] == RECORDS
     });
     assert_ne!(sink(&status, "local")["state"], "ok");
-    let page = running.json("/api/v1/views/users_by_nationality");
-    assert!(
-        !page["rows"].as_array().unwrap().is_empty(),
-        "the page goes on"
-    );
+    // The page goes on.
+    running.wait_for("/api/v1/views/users_by_nationality", |view| {
+        view["rows"].as_array().is_some_and(|rows| !rows.is_empty())
+    });
     other.execute_batch("ROLLBACK").unwrap();
     drop(other);
     running.wait_for("/api/v1/status", |status| {
@@ -308,8 +307,8 @@ fn kill_9_of_anybody_leaves_every_store_with_what_the_topic_says() {
         *posting.address.lock() = Some(running.address);
         running
     };
-    let mut running = start();
-    let posted = std::thread::scope(|scope| {
+    let (posted, running) = std::thread::scope(|scope| {
+        let mut running = start();
         let poster = scope.spawn(|| posting.run(&lines, Duration::from_millis(200)));
         for victim in victims {
             std::thread::sleep(Duration::from_millis(dice.below(2_000)));
@@ -340,7 +339,7 @@ fn kill_9_of_anybody_leaves_every_store_with_what_the_topic_says() {
             }
         }
         posting.over.store(true, Ordering::Relaxed);
-        poster.join().expect("it posts")
+        (poster.join().expect("it posts"), running)
     });
     let posted_lines = &lines[..posted];
     let posted = posting.acknowledged.load(Ordering::Relaxed);

@@ -30,7 +30,7 @@ def printed(*command):
     return run(*command, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-def until(what, ask, seconds=180):
+def until(what, ask, seconds=300):
     end = time.monotonic() + seconds
     while not ask():
         if time.monotonic() > end:
@@ -67,14 +67,21 @@ def programs():
     for name, main in {"kafka-storage.sh": "kafka.tools.StorageTool", "kafka-server-start.sh": "kafka.Kafka"}.items():
         program = pathlib.Path("/opt/kafka/bin") / name
         program.parent.mkdir(exist_ok=True)
-        java = 'exec java $KAFKA_HEAP_OPTS $KAFKA_OPTS -cp "/opt/kafka/libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn'
+        # As in servers/kafka: a start takes less of the processor so.
+        java = "exec java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto $KAFKA_HEAP_OPTS $KAFKA_OPTS"
+        java += ' -cp "/opt/kafka/libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn'
         program.write_text(f'#!/bin/bash\n{java} {main} "$@"\n')
         program.chmod(0o755)
-    python = printed(servers / "venv.sh", servers / "cassandra/requirements.txt")
+    # The interpreter itself, since an environment's may lead into a home that others must not enter.
+    python = printed(servers / "venv.sh", servers / "cassandra/requirements.txt") + "/bin/python"
+    where = "import sys, sysconfig; print(sys.base_prefix, sysconfig.get_path('purelib'))"
+    for folder, what in zip(["/opt/python", "/opt/cqlsh"], printed(python, "-c", where).split()):
+        pathlib.Path(folder).mkdir()
+        run("mount", "--bind", what, folder)
     cqlsh = pathlib.Path("/usr/local/bin/cqlsh")
-    pathlib.Path("/opt/cqlsh").mkdir()
-    run("mount", "--bind", python, "/opt/cqlsh")
-    cqlsh.write_text('#!/bin/bash\nexec /opt/cqlsh/bin/python /opt/cqlsh/bin/cqlsh "$@"\n')
+    shell = "exec /opt/python/bin/python3 -B -m cqlshlib"
+    paths = "export LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/opt/cqlsh"
+    cqlsh.write_text(f'#!/bin/bash\n{paths}\n{shell} "$@"\n')
     cqlsh.chmod(0o755)
 
 

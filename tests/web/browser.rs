@@ -220,10 +220,10 @@ fn one_group_is_told_in_a_sentence_and_nothing_says_what_it_waits_for() {
     );
     let standby = Served::start(&MadeUp::new(Scene::Standby), 0);
     page.go(&standby.url());
+    page.wait_for("document.getElementById('run')?.innerText.startsWith('standby, up ') ?? false");
     page.wait_for(
         "[...document.querySelectorAll('.empty')].every((e) => e.innerText === 'Standby: another falaj runs this pipeline.')",
     );
-    page.wait_for("document.getElementById('run').innerText.startsWith('standby, up ')");
     let strip = page
         .value("[...document.querySelectorAll('#strip li > *')].map((e) => e.innerText.trim())");
     assert_eq!(

@@ -175,7 +175,7 @@ impl ByHand {
             Self::Mongodb(database) => {
                 let database = &*database;
                 futures::stream::iter(people.chunks(COMMAND_ROWS))
-                    .map(|people| database.run_command(command(people, version)))
+                    .map(|people| database.run_command(command(people, version)).into_future())
                     .buffer_unordered(4)
                     .for_each(|done| async move { drop(done.expect("it takes rows")) })
                     .await;

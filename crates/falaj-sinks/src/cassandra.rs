@@ -324,13 +324,12 @@ impl Sink for CassandraSink {
         let (tables, prepared) = connection
             .prepare_tables(&making, views, &retention)
             .await?;
-        let mode = match retention.is_empty() {
-            true => None,
-            false => connection.setting("storage_compatibility_mode").await?,
+        let mode = connection.setting("storage_compatibility_mode").await?;
+        self.expiry_max_s = if mode.is_some_and(|mode| mode == "NONE") {
+            EXPIRY_MAX_NEW_S
+        } else {
+            EXPIRY_MAX_S
         };
-        if mode.is_some_and(|mode| mode == "NONE") {
-            self.expiry_max_s = EXPIRY_MAX_NEW_S;
-        }
         self.tables = tables;
         Ok(prepared)
     }
@@ -344,11 +343,11 @@ impl Sink for CassandraSink {
             portions.push(Portion::of(table.ok_or_else(unknown)?, update)?);
         }
         let Some(connection) = &self.connection else {
+            if portions.is_empty() {
+                return Ok(Written::default());
+            }
             let of = self.access.doing("write");
-            return match portions.is_empty() {
-                true => Ok(Written::default()),
-                false => Err(of.unreachable("the connection was closed".into())),
-            };
+            return Err(of.unreachable("the connection was closed".into()));
         };
         let mut writer = Writer {
             connection,

@@ -805,7 +805,7 @@ async fn patiently(sink: &mut dyn Sink, view: &Arc<ViewInfo>, updates: &[ViewUpd
 }
 
 /// Longest time that a store may be away.
-const OUTAGE_MAX: Duration = Duration::from_secs(240);
+const OUTAGE_MAX: Duration = Duration::from_mins(4);
 
 /// The values and a NULL.
 fn and_null<T>(values: [T; 6]) -> impl Iterator<Item = Option<T>> {

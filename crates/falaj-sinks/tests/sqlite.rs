@@ -14,7 +14,6 @@ use falaj_sinks::conformance::{Misfit, Outage, Store, StoredRow};
 use falaj_sinks::{Retention, Sink, SinkError, SqliteSink, Written};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
-use serde_json::Value as Json;
 use tempfile::TempDir;
 
 struct File {

@@ -207,6 +207,8 @@ fn builder(access: &Access) -> SessionBuilder {
         .connection_timeout(NODE_WAIT)
         .hostname_resolution_timeout(Some(NODE_WAIT))
         .metadata_request_clientside_timeout(NODE_WAIT)
+        // For ScyllaDB alone; the driver warns of one that is longer than the client's.
+        .metadata_request_serverside_timeout(NODE_WAIT)
         .keepalive_interval(KEEPALIVE)
         .keepalive_timeout(KEEPALIVE)
         .schema_agreement_timeout(AGREEMENT_WAIT)

@@ -160,6 +160,12 @@ impl Connection {
             .await?;
         match self.may_write(name, &insert).await {
             Err(error @ SinkError::Forbidden { .. }) => return Ok(Some(Finding::of(&error))),
+            Err(error @ SinkError::Store { .. }) => {
+                return Ok(Some(Finding {
+                    hint: "look at the guardrails in cassandra.yaml".into(),
+                    ..Finding::of(&error)
+                }));
+            }
             other => other?,
         }
         self.people_without_index(making, name, &layout).await

@@ -220,24 +220,31 @@ impl Connection {
         Ok(steps)
     }
 
-    /// Whether rows may be written, found out without writing: a row without a key is refused as
-    /// invalid to those who may, and as not allowed to all others.
+    /// Whether rows may be written, found out without writing: a row without a key is refused for
+    /// its NULL to those who may, and for something else to all others.
     pub(super) async fn may_write(
         &self,
         name: &str,
         insert: &PreparedStatement,
     ) -> Result<(), SinkError> {
-        match self.session.execute_unpaged(insert, NoRow).await {
-            Ok(_)
-            | Err(ExecutionError::LastAttemptError(RequestAttemptError::DbError(
-                DbError::Invalid,
-                _,
-            ))) => Ok(()),
-            Err(error) => {
-                let what = format!("write the table `{name}`");
-                Err(self.access.doing(&what).execution(&error))
+        let Err(error) = self.session.execute_unpaged(insert, NoRow).await else {
+            return Ok(());
+        };
+        if let ExecutionError::LastAttemptError(RequestAttemptError::DbError(
+            DbError::Invalid,
+            text,
+        )) = &error
+        {
+            if text.contains("null") {
+                return Ok(());
             }
+            return Err(SinkError::Store {
+                store: self.access.store.clone(),
+                cause: format!("it takes no row for the table `{name}`, whatever the row holds"),
+            });
         }
+        let what = format!("write the table `{name}`");
+        Err(self.access.doing(&what).execution(&error))
     }
 
     /// Whether a table holds no row that can be read.
@@ -316,9 +323,9 @@ impl Connection {
         Ok(names.next().map(|(name, _)| name))
     }
 
-    /// Whether a table is still the one that was prepared: a request that Cassandra calls invalid
-    /// may be so because somebody changed the table.
-    pub(super) async fn still_fits(&self, prepared: &Table) -> Result<(), SinkError> {
+    /// Whether a table still takes rows as it was prepared: a request that Cassandra calls invalid
+    /// may be so because somebody changed the table, or set up a rule that no row can follow.
+    pub(super) async fn still_takes_rows(&self, prepared: &Table) -> Result<(), SinkError> {
         let name = &prepared.view.name;
         let Some(stored) = self.columns(name).await? else {
             return Err(self.missing(format!("table `{name}`")));
@@ -331,7 +338,7 @@ impl Connection {
         )?;
         match fit.add.first() {
             Some((column, _)) => Err(self.missing(format!("column `{column}` of table `{name}`"))),
-            None => Ok(()),
+            None => self.may_write(name, &prepared.insert).await,
         }
     }
 

@@ -304,7 +304,7 @@ impl Writer<'_> {
                 }
                 Failure::Invalid(reason) => {
                     if checked.insert(&table.view.name) {
-                        connection.still_fits(table).await?;
+                        connection.still_takes_rows(table).await?;
                     }
                     written.refused.push(unit[0].refused(reason, None));
                     give_up_at = Instant::now() + patience;

@@ -78,8 +78,7 @@ fn about_server(server: &Server, hello: &Document) -> Vec<Finding> {
             fatal: false,
         });
     };
-    let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
-    if !sharded && !hello.contains_key("setName") {
+    if !server.replicated {
         finding(
             "it is one server and no replica set: what it loses is lost",
             "make it a replica set, with three members to survive the loss of one",

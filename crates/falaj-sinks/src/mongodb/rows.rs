@@ -5,7 +5,7 @@
 //! be there, and a look at its version says whether it is. So a race that is lost is no error, and
 //! one that two writers of an absent key run is won by the larger version.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::Array;
@@ -98,7 +98,7 @@ pub(super) async fn write(
         }
         sending.send(chunk).await;
     }
-    for (at, row, reason) in sending.finish().await? {
+    for ((at, row), reason) in sending.finish().await? {
         written
             .refused
             .push(Refused::of(batches[at].update, row, reason, None));
@@ -137,29 +137,27 @@ fn batches<'a>(
     updates.iter().map(batch).collect()
 }
 
+/// Where a row is: index of its update, and of the row in it.
+type Spot = (usize, usize);
+
 /// Of each view, the newest row of each key, in the order of the keys: neighbours share pages.
-fn newest_rows<'a>(batches: &[Batch<'a>]) -> Vec<(&'a str, Vec<(usize, usize)>)> {
-    let mut views: Vec<(&str, HashMap<&str, (usize, usize)>)> = Vec::new();
+fn newest_rows<'a>(batches: &[Batch<'a>]) -> Vec<(&'a str, Vec<Spot>)> {
+    let mut views: BTreeMap<&str, HashMap<&str, Spot>> = BTreeMap::new();
     for (at, batch) in batches.iter().enumerate() {
-        let name = batch.update.view.name.as_str();
-        let known = views.iter().position(|(view, _)| *view == name);
-        let index = known.unwrap_or_else(|| {
-            views.push((name, HashMap::new()));
-            views.len() - 1
-        });
-        let rows = &mut views[index].1;
+        let rows = views.entry(&batch.update.view.name).or_default();
         for row in 0..batch.update.keys.len() {
-            let key = batch.update.keys.value(row);
-            let before = rows.entry(key).or_insert((at, row));
-            if batches[before.0].update.version <= batch.update.version {
-                *before = (at, row);
+            let spot = rows
+                .entry(batch.update.keys.value(row))
+                .or_insert((at, row));
+            if batches[spot.0].update.version <= batch.update.version {
+                *spot = (at, row);
             }
         }
     }
     let sorted = views.into_iter().map(|(view, rows)| {
         let mut rows: Vec<_> = rows.into_iter().collect();
         rows.sort_unstable_by_key(|(key, _)| *key);
-        (view, rows.into_iter().map(|(_, row)| row).collect())
+        (view, rows.into_iter().map(|(_, spot)| spot).collect())
     });
     sorted.collect()
 }
@@ -209,7 +207,7 @@ impl Batch<'_> {
         // The server adds `_id`, with its type, name, length and zero.
         let stored = document.as_bytes().len() + key.len() + 10;
         let operation = rawdoc! {
-            "q": { "_id": key, "_version": { "$lte": version } },
+            "q": { "_id": key, "_version": { "$not": { "$gt": version } } },
             "u": document,
             "upsert": true,
         };
@@ -221,8 +219,7 @@ impl Batch<'_> {
             operation,
             key: key.to_owned(),
             version,
-            at,
-            row,
+            spot: (at, row),
         })
     }
 }
@@ -232,9 +229,15 @@ struct Upsert {
     operation: RawDocumentBuf,
     key: String,
     version: i64,
-    /// Index of its update, and of the row in it.
-    at: usize,
-    row: usize,
+    spot: Spot,
+}
+
+impl Upsert {
+    /// Whether a newer row is there; an older one, or none by now, is to be written over.
+    fn is_overtaken(&self, rivals: &HashMap<String, i64>) -> bool {
+        let rival = rivals.get(&self.key);
+        rival.is_some_and(|version| *version >= self.version)
+    }
 }
 
 /// Rows of one view that go out together.
@@ -276,8 +279,8 @@ impl Chunk {
     }
 }
 
-/// Rows that were refused: index of the update, of the row, and why.
-type Refusals = Vec<(usize, usize, Reason)>;
+/// Rows that were refused, and why.
+type Refusals = Vec<(Spot, Reason)>;
 
 /// Commands under way.
 struct Sending<'a> {
@@ -314,8 +317,7 @@ impl<'a> Sending<'a> {
         while !self.tasks.is_empty() {
             self.one_ended().await;
         }
-        self.refused
-            .sort_unstable_by_key(|(at, row, _)| (*at, *row));
+        self.refused.sort_unstable_by_key(|(spot, _)| *spot);
         self.error.map_or(Ok(self.refused), Err)
     }
 
@@ -343,7 +345,7 @@ async fn send(server: &Server, mut chunk: Chunk) -> Result<Refusals, SinkError> 
             Ok(reply) => reply,
             // The command as a whole is refused for the one row in it.
             Err(fault) => match (&chunk.upserts[..], refusal(fault.code)) {
-                ([row], Some(reason)) => return Ok(vec![(row.at, row.row, reason)]),
+                ([row], Some(reason)) => return Ok(vec![(row.spot, reason)]),
                 _ => return Err(fault.error),
             },
         };
@@ -353,7 +355,7 @@ async fn send(server: &Server, mut chunk: Chunk) -> Result<Refusals, SinkError> 
             let row = chunk.upserts.get(index).ok_or_else(|| server.strange())?;
             match judge(error) {
                 Verdict::Raced => raced.push(index),
-                Verdict::Refused(reason) => refused.push((row.at, row.row, reason)),
+                Verdict::Refused(reason) => refused.push((row.spot, reason)),
                 Verdict::Store(code) => {
                     let name = error.get_str("codeName").unwrap_or_default();
                     return Err(server.coded(code, name, &what));
@@ -365,11 +367,7 @@ async fn send(server: &Server, mut chunk: Chunk) -> Result<Refusals, SinkError> 
         }
         keep(&mut chunk.upserts, &raced);
         let rivals = rivals(server, &chunk).await?;
-        chunk.upserts.retain(|row| {
-            rivals
-                .get(&row.key)
-                .is_none_or(|version| *version < row.version)
-        });
+        chunk.upserts.retain(|row| !row.is_overtaken(&rivals));
         if chunk.upserts.is_empty() {
             return Ok(refused);
         }
@@ -396,9 +394,10 @@ fn judge(error: &Document) -> Verdict {
     if code == DUPLICATE_KEY {
         let index = error.get_document("keyPattern").ok();
         // Somebody gave the collection a unique index of their own.
-        return match index.is_some_and(|keys| !keys.contains_key("_id")) {
-            true => Verdict::Refused(Reason::RefusedByStore),
-            false => Verdict::Raced,
+        return if index.is_some_and(|keys| !keys.contains_key("_id")) {
+            Verdict::Refused(Reason::RefusedByStore)
+        } else {
+            Verdict::Raced
         };
     }
     refusal(code).map_or(Verdict::Store(code), Verdict::Refused)
@@ -462,9 +461,30 @@ mod tests {
     }
 
     #[test]
+    fn a_race_is_lost_to_a_newer_row_and_to_no_other() {
+        let upsert = |key: &str| Upsert {
+            operation: RawDocumentBuf::new(),
+            key: key.to_owned(),
+            version: 5,
+            spot: (0, 0),
+        };
+        let rivals = [("older", 4), ("same", 5), ("newer", 6)];
+        let rivals = HashMap::from(rivals.map(|(key, version)| (key.to_owned(), version)));
+        let mut upserts: Vec<_> = ["fine", "older", "same", "newer", "gone"]
+            .map(upsert)
+            .into();
+        keep(&mut upserts, &[1, 2, 3, 4]);
+        upserts.retain(|row| !row.is_overtaken(&rivals));
+        let keys: Vec<_> = upserts.iter().map(|row| row.key.as_str()).collect();
+        assert_eq!(keys, ["older", "gone"]);
+    }
+
+    #[test]
     fn an_erased_person_is_remembered_for_an_hour() {
-        let mut erased = Erased::default();
-        erased.newest = 1_000;
+        let mut erased = Erased {
+            newest: 1_000,
+            ..Erased::default()
+        };
         erased.add("p1", 900);
         assert!(erased.has("p1", 1_000) && !erased.has("p1", 1_001) && !erased.has("p2", 1));
         erased.add("p2", 900 + ERASED_US);

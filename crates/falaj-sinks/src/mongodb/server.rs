@@ -1,5 +1,6 @@
 //! The connection: one client of the driver, and commands that it runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ const LONG_WAIT: Duration = Duration::from_mins(30);
 /// Times that a command is sent. Every command here may be repeated.
 const TRIES_MAX: usize = 2;
 
+/// By member: why it did not answer its last heartbeat, where it did not.
+type Heartbeats = Arc<Mutex<BTreeMap<String, Option<Silence>>>>;
+
 /// A server, or a replica set, or a sharded cluster.
 pub(super) struct Server {
     client: Client,
@@ -30,15 +34,17 @@ pub(super) struct Server {
     pub(super) store: String,
     /// Whether others on the network may read along.
     pub(super) exposed: bool,
+    /// Whether it is a replica set, or a cluster of such.
+    pub(super) replicated: bool,
     login: bool,
     confirm_wait: Duration,
-    silence: Arc<Mutex<Option<Silence>>>,
+    heartbeats: Heartbeats,
 }
 
 impl Server {
     /// A client of it, and the first answer.
     pub(super) async fn connect(address: &Address) -> Result<Self, SinkError> {
-        let silence = Arc::new(Mutex::new(None));
+        let heartbeats = Heartbeats::default();
         let about = || About {
             store: &address.store,
             what: "connect",
@@ -47,37 +53,53 @@ impl Server {
         };
         let options = ClientOptions::parse(address.connection.clone()).await;
         let mut options = options.map_err(|error| about().fault(&error))?;
-        let seen = Arc::clone(&silence);
+        let seen = Arc::clone(&heartbeats);
         options.sdam_event_handler = Some(EventHandler::callback(move |event| match event {
             SdamEvent::ServerHeartbeatFailed(event) => {
-                *seen.lock() = Some(Silence::of(&event.failure));
+                let silence = Silence::of(&event.failure);
+                seen.lock()
+                    .insert(event.server_address.to_string(), Some(silence));
             }
-            SdamEvent::ServerHeartbeatSucceeded(_) => *seen.lock() = None,
+            SdamEvent::ServerHeartbeatSucceeded(event) => {
+                seen.lock().insert(event.server_address.to_string(), None);
+            }
+            SdamEvent::ServerClosed(event) => {
+                seen.lock().remove(&event.address.to_string());
+            }
             _ => {}
         }));
         let client = Client::with_options(options).map_err(|error| about().fault(&error))?;
-        let server = Self {
+        let mut server = Self {
             database: client.database(&address.database),
             client,
             store: address.store.clone(),
             exposed: address.exposed,
+            replicated: false,
             login: address.login,
             confirm_wait: address.confirm_wait,
-            silence,
+            heartbeats,
         };
-        let hello = server.hello().await;
-        match hello {
-            Ok(hello) if hello.get_bool("readOnly").is_ok_and(|read_only| read_only) => {
-                let store = server.store.clone();
-                server.shut_down().await;
-                Err(SinkError::ReadOnly { store })
+        match server.greeted().await {
+            Ok(replicated) => {
+                server.replicated = replicated;
+                Ok(server)
             }
-            Ok(_) => Ok(server),
-            Err(fault) => {
+            Err(error) => {
                 server.shut_down().await;
-                Err(fault.into())
+                Err(error)
             }
         }
+    }
+
+    /// Whether it has members, if it is there and takes writes.
+    async fn greeted(&self) -> Result<bool, SinkError> {
+        let hello = self.hello().await?;
+        if hello.get_bool("readOnly").is_ok_and(|read_only| read_only) {
+            let store = self.store.clone();
+            return Err(SinkError::ReadOnly { store });
+        }
+        let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+        Ok(sharded || hello.contains_key("setName"))
     }
 
     /// Name of the database.
@@ -212,12 +234,19 @@ impl Server {
         self.client.clone().shutdown().immediate(true).await;
     }
 
+    /// Why no member answers; none where one does.
+    fn silence(&self) -> Option<Silence> {
+        let heartbeats = self.heartbeats.lock();
+        let all = heartbeats.values().cloned().collect::<Option<Vec<_>>>();
+        all?.into_iter().next()
+    }
+
     fn about<'a>(&'a self, what: &'a str) -> About<'a> {
         About {
             store: &self.store,
             what,
             login: self.login,
-            silence: self.silence.lock().clone(),
+            silence: self.silence(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::Array;
-use falaj_record::{PID, ViewInfo, ViewUpdate};
+use falaj_record::{Column, PID, ViewInfo, ViewUpdate};
 use mongodb::bson::raw::CString;
 use mongodb::bson::{Bson, Document, doc};
 
@@ -348,7 +348,7 @@ pub(super) fn unusable(
         };
         if given != stored {
             let column = view.columns.iter().find(|column| column.name == *name);
-            let word = column.map_or_else(String::new, |column| column.type_name());
+            let word = column.map_or_else(String::new, Column::type_name);
             errors.push(SinkError::ColumnType {
                 table: view.name.clone(),
                 column: name.clone(),
@@ -468,7 +468,11 @@ async fn change_all(
 async fn make_indexes(server: &Server, name: &str, indexes: &[Index]) -> Result<(), SinkError> {
     let indexes: Vec<_> = indexes.iter().map(Index::document).collect();
     let what = format!("make indexes of the collection `{name}`");
-    let command = doc! { "createIndexes": name, "indexes": indexes };
+    let mut command = doc! { "createIndexes": name, "indexes": indexes };
+    if server.replicated {
+        // By default all members have to be there to the end.
+        command.insert("commitQuorum", "majority");
+    }
     server.change(command, &what).await?;
     Ok(())
 }

@@ -43,7 +43,14 @@ fn shared() -> Option<&'static Cassandra> {
             password: true,
             tls: true,
             durable: false,
-            settings: vec![("max_mutation_size".into(), MUTATION_MAX.into())],
+            settings: vec![
+                ("max_mutation_size".into(), MUTATION_MAX.into()),
+                // A rule that no row of a sink can follow.
+                (
+                    "write_consistency_levels_disallowed".into(),
+                    "[EACH_QUORUM]".into(),
+                ),
+            ],
         })
     });
     SERVER.as_ref()

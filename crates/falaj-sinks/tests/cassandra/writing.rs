@@ -197,17 +197,16 @@ async fn a_refused_row_does_not_take_its_company_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rule_of_the_cluster_refuses_rows_one_by_one() {
+async fn a_row_that_cassandra_calls_invalid_is_refused_alone() {
     let Some(keyspace) = new_store().await else {
         return;
     };
     let view = users();
     let mut sink = keyspace.sink().await;
     prepare(sink.as_mut(), &[&view]).await;
-    let most = i64::from(u16::MAX);
-    // Versions are times, and this server takes none of the far future.
+    // Versions are times, and this one means none.
     let updates = [
-        user(&view, most, &["p1"], "NL"),
+        user(&view, 1, &["p1"], "NL"),
         user(&view, i64::MIN, &["p2"], "NL"),
     ];
     let written = sink.write(&updates).await.expect("the other is written");
@@ -247,6 +246,25 @@ async fn rows_of_a_table_that_somebody_changed_are_not_refused() {
     prepare(sink.as_mut(), &[&view]).await;
     sink.write(&row).await.expect("written");
     assert_eq!(keyspace.rows(&view).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_no_row_can_follow_refuses_none_of_them() {
+    let Some(keyspace) = new_store().await else {
+        return;
+    };
+    let mut sink = keyspace.sink_with("consistency = 'each_quorum'");
+    let error = sink.prepare(&[users()]).await.expect_err("there is a rule");
+    assert!(
+        matches!(&error, SinkError::Store { cause, .. } if cause.contains("takes no row")),
+        "{error}"
+    );
+    assert!(error.passing());
+    prepare(keyspace.sink().await.as_mut(), &[&users()]).await;
+    let found = sink.inspect(&[users()]).await;
+    let findings = found.expect("it can be looked at").findings;
+    assert_eq!(findings.len(), 1);
+    assert!(findings[0].fatal && findings[0].what.contains("takes no row"));
 }
 
 /// Seconds that rows have to live, by `nat`.

@@ -159,7 +159,7 @@ async fn a_new_retention_holds_for_rows_that_are_there() {
     let old = persons(&view, version - 7_200_000_000, &[("p2", "NL")]);
     prepared(&store, &[&view])
         .await
-        .write(&[old.clone()])
+        .write(std::slice::from_ref(&old))
         .await
         .expect("written");
     let mut sink = prepared_keeping(&store, &[&view], keeping(1)).await;

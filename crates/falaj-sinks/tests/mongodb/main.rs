@@ -9,7 +9,15 @@ mod replica_set;
 mod rows;
 mod store;
 
-use store::{new_store, store_of_its_own};
+use store::{Database, new_store, store_of_its_own};
 
-falaj_sinks::conformance_tests!(new_store);
-falaj_sinks::outage_tests!(store_of_its_own);
+falaj_sinks::conformance_tests!(given);
+falaj_sinks::outage_tests!(own);
+
+async fn given() -> Option<Database> {
+    Some(new_store().await)
+}
+
+async fn own() -> Option<Database> {
+    Some(store_of_its_own().await)
+}

@@ -6,44 +6,109 @@ use arrow::array::{ArrayRef, StringArray};
 use falaj_record::{Hint, Reason};
 use falaj_sinks::conformance::Store;
 use falaj_sinks::{Sink, SinkError};
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
+use tokio::sync::Barrier;
 
 use crate::store::{Database, counts, groups, new_store, people, persons, prepared, update};
 
-/// Writers that share every key, each with versions of its own, in orders of their own, some twice.
+/// Writers that share every key, each with versions of its own, in orders of their own, and twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_writers_the_newest_version_wins() {
     const WRITERS: i64 = 4;
     const ROUNDS: i64 = 6;
+    let steps = |writer| {
+        // 5, 0, 1, 2, 3, 4, and again.
+        let step = move |step| 1 + (step + 5) % ROUNDS * WRITERS + writer;
+        (0..ROUNDS * 2).map(step).collect()
+    };
+    let names = |_| (0..40).map(|n| n.to_string()).collect();
+    let documents = race(WRITERS, steps, names).await;
+    assert_eq!(documents.len(), 40);
+    for document in documents {
+        let newest = Some(ROUNDS * WRITERS);
+        assert_eq!(document.get_i64("_version").ok(), newest, "{document}");
+        assert_eq!(document.get_i64("users").ok(), newest, "{document}");
+    }
+}
+
+/// The same instant, and no document yet: one writer inserts, the others fail to, and the newest
+/// of them has to notice that it is an older one that was faster.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_writers_of_a_new_key_the_newest_version_wins() {
+    const WRITERS: i64 = 4;
+    const ROUNDS: i64 = 30;
+    let steps = |writer| (0..ROUNDS).map(|step| step * WRITERS + writer).collect();
+    let names = |version| {
+        let step = version / WRITERS;
+        (0..10).map(|n| format!("{step}.{n}")).collect()
+    };
+    let documents = race(WRITERS, steps, names).await;
+    assert_eq!(documents.len(), usize::try_from(ROUNDS).expect("few") * 10);
+    for document in documents {
+        let version = document.get_i64("_version").expect("a version");
+        assert_eq!(version % WRITERS, WRITERS - 1, "{document}");
+    }
+}
+
+/// Runs writers side by side, in step: each writes its versions, each version with the keys that
+/// `names` gives it.
+async fn race(
+    writers: i64,
+    steps: impl Fn(i64) -> Vec<i64>,
+    names: fn(i64) -> Vec<String>,
+) -> Vec<Document> {
     let store = Arc::new(new_store().await);
     let view = counts();
     prepared(&store, &[&view]).await;
-    let names: Arc<Vec<String>> = Arc::new((0..40).map(|n| n.to_string()).collect());
-    let mut writers = Vec::new();
-    for writer in 0..WRITERS {
-        let (store, view, names) = (Arc::clone(&store), Arc::clone(&view), Arc::clone(&names));
-        writers.push(tokio::spawn(async move {
+    let barrier = Arc::new(Barrier::new(usize::try_from(writers).expect("few")));
+    let mut tasks = Vec::new();
+    for writer in 0..writers {
+        let (store, view, barrier) = (Arc::clone(&store), Arc::clone(&view), Arc::clone(&barrier));
+        let steps = steps(writer);
+        tasks.push(tokio::spawn(async move {
             let mut sink = prepared(&store, &[&view]).await;
-            for step in 0..ROUNDS * 2 {
-                // 5, 0, 3, 4, 1, 2, and again.
-                let version = 1 + (step * 7 + 5) % ROUNDS * WRITERS + writer;
+            for version in steps {
+                let names = names(version);
                 let rows: Vec<_> = names.iter().map(|n| (n.as_str(), version)).collect();
+                barrier.wait().await;
                 let written = sink.write(&[groups(&view, version, &rows)]).await;
                 assert_eq!(written.expect("a lost race is no fault").refused, []);
             }
             sink.close().await.expect("closed");
         }));
     }
-    for writer in writers {
-        writer.await.expect("no writer fails");
+    for task in tasks {
+        task.await.expect("no writer fails");
     }
+    store.documents("counts").await
+}
+
+/// Somebody's hand in the store: a version that is none is not taken for a newer one.
+#[tokio::test]
+async fn a_document_that_somebody_spoiled_is_written_anew() {
+    let store = new_store().await;
+    let view = counts();
+    let mut sink = prepared(&store, &[&view]).await;
+    let rows = [("DE", 1), ("FR", 1)];
+    sink.write(&[groups(&view, 1, &rows)])
+        .await
+        .expect("written");
+    let spoil = [
+        doc! { "q": { "nat": "DE" }, "u": { "$unset": { "_version": "" } } },
+        doc! { "q": { "nat": "FR" }, "u": { "$set": { "_version": "newest" } } },
+    ];
+    store
+        .run(doc! { "update": "counts", "updates": spoil.to_vec() })
+        .await;
+    sink.write(&[groups(&view, 2, &rows)])
+        .await
+        .expect("written");
     let documents = store.documents("counts").await;
-    assert_eq!(documents.len(), names.len());
-    for document in documents {
-        let newest = Some(ROUNDS * WRITERS);
-        assert_eq!(document.get_i64("_version").ok(), newest, "{document}");
-        assert_eq!(document.get_i64("users").ok(), newest, "{document}");
-    }
+    let versions: Vec<_> = documents
+        .iter()
+        .map(|d| d.get_i64("_version").ok())
+        .collect();
+    assert_eq!(versions, [Some(2), Some(2)]);
 }
 
 #[tokio::test]

@@ -187,7 +187,11 @@ impl Drop for Database {
     /// Leaves nothing behind in somebody's server; others are gone with their folder.
     fn drop(&mut self) {
         if *self.mongo.flavour() == Flavour::Given {
-            self.python("db.command('dropAllUsersFromDatabase')\ndb.client.drop_database(db.name)");
+            self.python(
+                "db.command('dropAllUsersFromDatabase')\n\
+                 db.command('dropAllRolesFromDatabase')\n\
+                 db.client.drop_database(db.name)",
+            );
         }
     }
 }
