@@ -7,6 +7,7 @@ mod connect;
 mod documents;
 mod replica_set;
 mod rows;
+mod scripted;
 mod store;
 
 use store::{Database, new_store, store_of_its_own};
