@@ -16,6 +16,10 @@ long *ARGS:
 fuzz:
     FALAJ_LONG=1 scripts/test --test it -- garbage::spoilt --nocapture
 
+# kill -9 and absences of falaj, Kafka, Cassandra and MongoDB, 20 rounds each
+faults:
+    FALAJ_LONG=1 scripts/test --test it -- --nocapture --test-threads 1 kill_9 away_for_long
+
 # Formatting and lints
 lint:
     cargo fmt --all --check

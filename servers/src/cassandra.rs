@@ -179,6 +179,12 @@ impl Cassandra {
         self.server.log()
     }
 
+    /// Everything it keeps: data, settings and log.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.server.folder()
+    }
+
     /// Where it keeps its tables.
     #[must_use]
     pub fn data(&self) -> PathBuf {

@@ -241,6 +241,12 @@ impl Kafka {
         self.server.log()
     }
 
+    /// Everything it keeps: data, settings and log.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.server.folder()
+    }
+
     /// One of Kafka's command-line tools with `--bootstrap-server` set to this broker.
     #[must_use]
     pub fn tool<S: AsRef<std::ffi::OsStr>>(

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -240,6 +240,16 @@ impl Mongo {
     #[must_use]
     pub fn log(&self) -> String {
         self.own().server.log()
+    }
+
+    /// Everything it keeps: data, settings and log.
+    ///
+    /// # Panics
+    ///
+    /// Where the server was given.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.own().server.folder()
     }
 
     /// A Python interpreter that has `pymongo`, MongoDB's own driver.

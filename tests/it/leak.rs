@@ -5,23 +5,22 @@
 //! Always: a failure names the field, its writing and the place, never the value.
 //! Always: the same search must find what is planted into the same material, else it shows nothing.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use falaj_randomuser::{
-    Canary, Options, Query, ServerConfig, Version, canaries, drawn_seed, serve, write_records,
-};
-use md5::{Digest, Md5};
+use falaj_randomuser::{Query, ServerConfig, Version, drawn_seed, serve};
 use serde_json::{Value, json};
-use sha1::Sha1;
-use sha2::Sha256;
 
-use crate::harness::{PATIENCE, Running, Workplace, assert_balanced, falaj};
+use crate::canary::{Material, Sought, plant};
+use crate::harness::{
+    PATIENCE, Running, Workplace, assert_balanced, falaj, repository, stderr, stdout,
+};
+use crate::stores::Servers;
 
 /// Decides people and faults.
 const SEED: u64 = 4711;
@@ -34,6 +33,21 @@ const REQUESTS_MIN: u64 = 26;
 const LINES: u64 = 600;
 /// Which of twenty damaged records gets a byte that is not UTF-8.
 const NOT_UTF8: usize = 16;
+/// People in a reply that `falaj.real.toml` asks for.
+const REAL_RESULTS: u64 = 250;
+/// What the stores may have, and nothing else.
+const COLUMNS: [(&str, &str, &str); 8] = [
+    ("cassandra", "users_by_nationality", "nat users"),
+    ("cassandra", "average_age", "minute average_age users"),
+    ("cassandra", "email_domains", "email_domain users"),
+    ("cassandra", "users", "pid nat gender age_band"),
+    ("mongodb", "users_by_nationality", "nat users"),
+    ("mongodb", "average_age", "minute average_age users"),
+    ("mongodb", "email_domains", "email_domain users"),
+    ("mongodb", "users", "pid nat gender age_band"),
+];
+/// Columns that falaj adds.
+const OWN: [&str; 5] = ["_day", "_expires", "_id", "_key", "_version"];
 /// How long the stream of changes is read.
 const EVENTS: Duration = Duration::from_secs(5);
 
@@ -44,6 +58,11 @@ fn nothing_undeclared_is_found_in_anything_that_falaj_writes_or_answers() {
     polled(&mut material, &mut sought);
     damaged(&mut material, &mut sought);
     posted(&mut material, &mut sought);
+    search(&mut material, &mut sought);
+}
+
+/// Every value in every writing is sought, and what is planted must be found.
+fn search(material: &mut Material, sought: &mut Sought) {
     sought.ready();
     let bytes: usize = material.0.iter().map(|(_, bytes)| bytes.len()).sum();
     eprintln!(
@@ -53,13 +72,218 @@ fn nothing_undeclared_is_found_in_anything_that_falaj_writes_or_answers() {
         material.0.len(),
     );
 
-    let found = sought.found_in(&material);
+    let found = sought.found_in(material);
     assert!(found.is_empty(), "undeclared values are found: {found:#?}");
 
-    let planted = plant(&mut material, &sought.sample);
-    let found = sought.found_in(&material);
+    let planted = plant(material, &sought.sample);
+    let found = sought.found_in(material);
     let missed: Vec<_> = planted.difference(&found).collect();
     assert!(missed.is_empty(), "planted, but not found: {missed:#?}");
+}
+
+/// People who pass through `falaj.real.toml` as it stands, but for where things are: other people's
+/// clients show the aggregates and the rows, and no server keeps anything undeclared, in what it
+/// answers, on its disk, or in its log.
+#[test]
+fn nothing_undeclared_is_found_in_any_server_of_the_real_pipeline() {
+    let Some(servers) = Servers::start() else {
+        return;
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = ServerConfig {
+        canary: true,
+        seed: Some(SEED),
+        faults: FAULTS.parse().unwrap(),
+        ..ServerConfig::default()
+    };
+    let api = runtime.block_on(serve(config)).unwrap();
+    let place = Workplace::new();
+    let file = repository().join("examples/random-users/falaj.real.toml");
+    let mut text = std::fs::read_to_string(file).unwrap();
+    for (there, here) in [
+        // Without `inc = false` the source would not even ask for what is not declared.
+        (
+            "\"https://randomuser.me/api/\"",
+            format!("\"{}\"\ninc = false", api.url()),
+        ),
+        ("every   = \"5s\"", "every = \"100ms\"".to_owned()),
+        ("127.0.0.1:9092", servers.kafka.brokers()),
+        ("127.0.0.1:9042", servers.cassandra.address()),
+        (
+            "mongodb://127.0.0.1:27017/?directConnection=true",
+            servers.mongo.uri(),
+        ),
+    ] {
+        assert!(text.contains(there), "no {there}");
+        text = text.replacen(there, &here, 1);
+    }
+    let pipeline = place.write("falaj.real.toml", text.as_bytes());
+    let (mut material, mut sought) = (Material::default(), Sought::default());
+
+    let running = Running::start(&place.run_args(&pipeline, &["--log", "trace"]));
+    running.wait_for("/api/v1/status", |status| {
+        status["ledger"]["source"]["published"].as_u64() > Some(2_000)
+            && api.requests() >= REQUESTS_MIN
+    });
+    // One may be asked for between the two lines; to seek who was not given costs nothing.
+    let requests = api.requests() + 1;
+    runtime.block_on(api.shutdown());
+    for request in 0..requests {
+        let query = Query::new(Version::V1_4, drawn_seed(SEED, request));
+        sought.people(&query, REAL_RESULTS);
+    }
+    let status = running.wait_for("/api/v1/status", |status| {
+        let sinks = status["sinks"].as_array().unwrap();
+        status["ledger"]["topic"]["out"] == status["ledger"]["source"]["published"]
+            && sinks.iter().all(|sink| {
+                sink["state"] == "ok" && sink["pending"] == 0 && sink["behind"] == false
+            })
+    });
+    assert_balanced(&status["ledger"]);
+    assert_eq!(status["sinks"].as_array().unwrap().len(), 3);
+    material.routes(running.address);
+    let (code, said) = running.terminate();
+    assert_eq!(code, Some(0), "it did not end well");
+    material.add("stderr", said.join("\n").into_bytes());
+    material.folder("falaj", &place.data());
+    servers.compare(&place, Path::new("-"), &place.tap(&pipeline));
+
+    let pids = shown(&servers, &mut material);
+    let published = status["ledger"]["source"]["published"].as_u64().unwrap();
+    assert!(pids.len() > 1_000 && pids.len() as u64 <= published);
+    kept(&servers, &mut material, &pids);
+    search(&mut material, &mut sought);
+}
+
+/// What the servers answer to other people's clients; the pids among it.
+fn shown(servers: &Servers, material: &mut Material) -> BTreeSet<String> {
+    for (view, column) in [
+        ("users_by_nationality", "nat"),
+        ("average_age", "average_age"),
+        ("email_domains", "email_domain"),
+        ("users", "age_band"),
+    ] {
+        let Some(mut cqlsh) = servers
+            .cassandra
+            .cqlsh(&format!("SELECT * FROM falaj.{view}"))
+        else {
+            return BTreeSet::new();
+        };
+        let shown = cqlsh.output().unwrap();
+        let text = stdout(&shown);
+        assert!(shown.status.success(), "{}", stderr(&shown));
+        assert!(
+            text.contains(column) && !text.contains("(0 rows)"),
+            "{text}"
+        );
+        material.add(format!("cqlsh {view}"), shown.stdout);
+    }
+    let mut python = servers.python.python();
+    let all = python
+        .arg(repository().join("tests/stores/everything.py"))
+        .args(servers.stores())
+        .output()
+        .unwrap();
+    assert!(all.status.success(), "{}", stderr(&all));
+    let (mut columns, mut own, mut pids) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for line in stdout(&all).lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let [store, place, row] = ["store", "place", "row"].map(|key| &row[key]);
+        let place = place.as_str().unwrap();
+        let Some(view) = place.strip_prefix("falaj.") else {
+            continue;
+        };
+        // What falaj notes of its own tables.
+        if view == "_falaj" {
+            continue;
+        }
+        for column in row.as_object().unwrap().keys() {
+            if column.starts_with('_') {
+                own.insert(column.clone());
+                continue;
+            }
+            columns.insert(format!("{} {view} {column}", store.as_str().unwrap()));
+        }
+        if view == "users" {
+            pids.insert(row["pid"].as_str().unwrap().to_owned());
+        }
+    }
+    let wanted = COLUMNS.map(|(store, view, columns)| {
+        let columns = columns.split(' ');
+        columns.map(move |column| format!("{store} {view} {column}"))
+    });
+    assert_eq!(columns, wanted.into_iter().flatten().collect());
+    assert_eq!(own, OWN.map(str::to_owned).into());
+    material.add("everything", all.stdout);
+
+    if let Some(mut kcat) = falaj_servers::kcat() {
+        let brokers = servers.kafka.brokers();
+        kcat.args([
+            "-b",
+            &brokers,
+            "-C",
+            "-t",
+            "messages",
+            "-o",
+            "beginning",
+            "-e",
+            "-q",
+        ]);
+        let topic = kcat.args(["-f", "%k %s %h\n"]).output().unwrap();
+        assert!(topic.status.success(), "{}", stderr(&topic));
+        let text = stdout(&topic);
+        assert!(pids.iter().all(|pid| text.contains(pid.as_str())));
+        material.add("topic", topic.stdout);
+    }
+    pids
+}
+
+/// What lies in the servers' folders. Pids are random, as what is sought is: that they are found there
+/// shows that the search looks where records are, and that compression does not hide such values.
+fn kept(servers: &Servers, material: &mut Material, pids: &BTreeSet<String>) {
+    for view in [
+        "users_by_nationality",
+        "average_age",
+        "email_domains",
+        "users",
+    ] {
+        let plain = format!("ALTER TABLE falaj.{view} WITH compression = {{'enabled': 'false'}}");
+        let Some(mut cqlsh) = servers.cassandra.cqlsh(&plain) else {
+            return;
+        };
+        let altered = cqlsh.output().unwrap();
+        assert!(altered.status.success(), "{}", stderr(&altered));
+    }
+    for args in [["flush"].as_slice(), &["upgradesstables", "-a", "falaj"]] {
+        let done = servers
+            .cassandra
+            .nodetool(args.iter().copied())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", stderr(&done));
+    }
+    servers.mongo.stop();
+    servers.kafka.stop();
+    for (name, folder) in [
+        ("kafka", servers.kafka.folder()),
+        ("cassandra", servers.cassandra.folder()),
+        ("mongo", servers.mongo.folder()),
+    ] {
+        let before = material.0.len();
+        material.folder(name, folder);
+        let places = &material.0[before..];
+        let found = pids.iter().filter(|pid| {
+            let mut places = places.iter();
+            places.any(|(_, bytes)| memchr::memmem::find(bytes, pid.as_bytes()).is_some())
+        });
+        let found = found.count();
+        eprintln!("{found} of {} pids are found in {name}'s files", pids.len());
+        assert!(
+            found * 2 > pids.len(),
+            "{name}: {found} of {} pids",
+            pids.len()
+        );
+    }
 }
 
 /// A source with bad moments, polled.
@@ -312,29 +536,7 @@ fn damage(index: usize, mut record: Value) -> Vec<u8> {
     line
 }
 
-/// Everything that was written or answered, each with its place.
-#[derive(Default)]
-struct Material(Vec<(String, Vec<u8>)>);
-
 impl Material {
-    fn add(&mut self, place: impl Into<String>, bytes: Vec<u8>) {
-        self.0.push((place.into(), bytes));
-    }
-
-    /// Every file below `folder`.
-    fn folder(&mut self, name: &str, folder: &Path) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = format!("{name}/{}", path.file_name().unwrap().to_string_lossy());
-            if path.is_dir() {
-                self.folder(&name, &path);
-            } else if let Ok(bytes) = std::fs::read(&path) {
-                // A file may be gone again while falaj runs.
-                self.add(name, bytes);
-            }
-        }
-    }
-
     fn routes(&mut self, address: SocketAddr) {
         for path in [
             "/",
@@ -456,270 +658,4 @@ fn assets(page: &str) -> Vec<String> {
         .collect();
     assert!(!names.is_empty(), "the page names no file");
     names
-}
-
-/// Bytes that decide whether a place is looked at closely: the shortest writing has as many.
-const PREFIX: usize = 15;
-const FILTER_BITS: u32 = 27;
-const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// Undeclared values in all their writings.
-#[derive(Default)]
-struct Sought {
-    tokens: Vec<Canary>,
-    /// One person's tokens and whole values, for planting.
-    sample: Vec<(Canary, String)>,
-    bytes: Vec<u8>,
-    patterns: Vec<Pattern>,
-    /// Hash of the beginning and place in `patterns`, sorted.
-    index: Vec<(u64, u32)>,
-    filter: Vec<u64>,
-}
-
-struct Pattern {
-    start: usize,
-    len: usize,
-    token: usize,
-    writing: &'static str,
-}
-
-impl Sought {
-    /// Seeks the first `count` people of `query`, and gives their records.
-    fn people(&mut self, query: &Query, count: u64) -> Vec<Value> {
-        let options = Options {
-            canary: true,
-            ..Options::default()
-        };
-        let mut lines = Vec::new();
-        write_records(&mut lines, count, query, &options, SystemTime::now()).unwrap();
-        let records: Vec<Value> = lines
-            .split(|b| *b == b'\n')
-            .filter_map(|l| serde_json::from_slice(l).ok())
-            .collect();
-        assert_eq!(records.len() as u64, count);
-        for (index, record) in (0..).zip(&records) {
-            let person = canaries(query, index);
-            assert!(
-                person
-                    .iter()
-                    .any(|c| c.field == "email" && !c.token.contains('@'))
-            );
-            for canary in person {
-                let pointer = format!("/{}", canary.field.replace('.', "/"));
-                let whole = match record.pointer(&pointer).expect("a record has all fields") {
-                    Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                };
-                self.seek(&canary, &whole);
-                if self.sample.iter().all(|(c, _)| c.field != canary.field) {
-                    self.sample.push((canary, whole));
-                }
-            }
-        }
-        records
-    }
-
-    fn seek(&mut self, canary: &Canary, whole: &str) {
-        let token = self.tokens.len();
-        for (writing, pattern) in writings(&canary.token, whole) {
-            let start = self.bytes.len();
-            self.bytes.extend_from_slice(&pattern);
-            self.patterns.push(Pattern {
-                start,
-                len: pattern.len(),
-                token,
-                writing,
-            });
-        }
-        self.tokens.push(canary.clone());
-    }
-
-    fn ready(&mut self) {
-        self.filter = vec![0; 1 << (FILTER_BITS - 6)];
-        for (at, pattern) in (0..).zip(&self.patterns) {
-            let hash = self.bytes[pattern.start..][..PREFIX]
-                .iter()
-                .fold(0, |h, b| roll(h, *b, 0));
-            let (word, bit) = slot(hash);
-            self.filter[word] |= bit;
-            self.index.push((hash, at));
-        }
-        self.index.sort_unstable();
-    }
-
-    /// Where what is found: once as it lies there, once with its escapes taken away.
-    fn found_in(&self, material: &Material) -> BTreeSet<(String, &'static str, String)> {
-        let mut found = BTreeSet::new();
-        for (place, bytes) in &material.0 {
-            for hay in [bytes, &unescaped(bytes)] {
-                self.search(hay, |pattern| {
-                    let field = self.tokens[pattern.token].field.clone();
-                    found.insert((field, pattern.writing, place.clone()));
-                });
-            }
-        }
-        found
-    }
-
-    fn search(&self, hay: &[u8], mut hit: impl FnMut(&Pattern)) {
-        let mut hash = 0;
-        for (at, byte) in hay.iter().enumerate() {
-            let leaves = at.checked_sub(PREFIX).map_or(0, |gone| hay[gone]);
-            hash = roll(hash, *byte, leaves);
-            let (word, bit) = slot(hash);
-            if at + 1 < PREFIX || self.filter[word] & bit == 0 {
-                continue;
-            }
-            let from = at + 1 - PREFIX;
-            let first = self.index.partition_point(|(h, _)| *h < hash);
-            for (_, number) in self.index[first..].iter().take_while(|(h, _)| *h == hash) {
-                let pattern = &self.patterns[*number as usize];
-                let bytes = &self.bytes[pattern.start..][..pattern.len];
-                if hay
-                    .get(from..from + pattern.len)
-                    .is_some_and(|h| h.eq_ignore_ascii_case(bytes))
-                {
-                    hit(pattern);
-                }
-            }
-        }
-    }
-}
-
-/// A hash of the last [`PREFIX`] bytes, upper and lower case alike.
-#[expect(clippy::cast_possible_truncation, reason = "a prefix has a few bytes")]
-fn roll(hash: u64, enters: u8, leaves: u8) -> u64 {
-    const LAST: u64 = STEP.wrapping_pow(PREFIX as u32);
-    hash.wrapping_mul(STEP)
-        .wrapping_add(enters.to_ascii_lowercase().into())
-        .wrapping_sub(LAST.wrapping_mul(leaves.to_ascii_lowercase().into()))
-}
-
-/// The place of a hash in the filter.
-fn slot(hash: u64) -> (usize, u64) {
-    let place = (hash ^ (hash >> 32)).wrapping_mul(STEP) >> (64 - FILTER_BITS);
-    (
-        usize::try_from(place >> 6).expect("27 bits"),
-        1 << (place & 63),
-    )
-}
-
-/// How a value can be written down. What has escapes is found after [`unescaped`].
-fn writings(token: &str, whole: &str) -> HashSet<(&'static str, Vec<u8>)> {
-    let mut all = HashSet::from([("raw", token.as_bytes().to_vec()), ("hex", hex(token))]);
-    for before in 0..3 {
-        // The characters that hold bits of the token only.
-        let text = base64(&[vec![0; before], token.as_bytes().to_vec()].concat());
-        let inside = (before * 8).div_ceil(6)..(before + token.len()) * 8 / 6;
-        all.insert(("base64", text[inside].to_vec()));
-    }
-    for value in [token, whole] {
-        for (name, digest) in digests(value) {
-            all.insert((name, hex(&digest)));
-            all.insert((name, digest));
-        }
-    }
-    all
-}
-
-fn digests(value: &str) -> [(&'static str, Vec<u8>); 3] {
-    [
-        ("MD5", Md5::digest(value).to_vec()),
-        ("SHA-1", Sha1::digest(value).to_vec()),
-        ("SHA-256", Sha256::digest(value).to_vec()),
-    ]
-}
-
-fn hex(bytes: impl AsRef<[u8]>) -> Vec<u8> {
-    bytes
-        .as_ref()
-        .iter()
-        .flat_map(|b| format!("{b:02x}").into_bytes())
-        .collect()
-}
-
-fn base64(bytes: &[u8]) -> Vec<u8> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = Vec::new();
-    for three in bytes.chunks(3) {
-        let word = (0..3).fold(0, |w, i| {
-            w << 8 | usize::from(three.get(i).copied().unwrap_or(0))
-        });
-        text.extend((0..=three.len()).map(|i| ALPHABET[word >> (18 - 6 * i) & 63]));
-    }
-    text
-}
-
-/// With `%41`, `\u0041` and `\/` as the characters they stand for.
-fn unescaped(bytes: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let [first, after @ ..] = rest {
-        let digits = match rest {
-            [b'%', high, low, ..] | [b'\\', b'u' | b'U', b'0', b'0', high, low, ..] => {
-                Some([*high, *low])
-            }
-            _ => None,
-        };
-        let value = digits.and_then(|d| {
-            let text = std::str::from_utf8(&d).ok()?.to_owned();
-            u8::from_str_radix(&text, 16).ok()
-        });
-        let (then, byte) = match (value, first) {
-            (Some(value), b'%') => (&rest[3..], value),
-            (Some(value), _) => (&rest[6..], value),
-            (None, b'\\') if after.first() == Some(&b'/') => (&after[1..], b'/'),
-            _ => (after, *first),
-        };
-        plain.push(byte);
-        rest = then;
-    }
-    plain
-}
-
-/// Writes every value of one person in every writing into the middle of the material, and gives what
-/// has to be found.
-fn plant(
-    material: &mut Material,
-    sample: &[(Canary, String)],
-) -> BTreeSet<(String, &'static str, String)> {
-    let mut planted = BTreeSet::new();
-    let places = material.0.len();
-    let (mut seeds, mut count) = (vec![Vec::new(); places], 0);
-    for (canary, whole) in sample {
-        let token = canary.token.as_str();
-        let escaped = |each: fn(u8) -> String| token.bytes().map(each).collect::<String>();
-        let mut forms: Vec<(&str, Vec<u8>)> = vec![
-            ("raw", token.into()),
-            ("raw", token.to_uppercase().into()),
-            ("raw", escaped(|b| format!("\\u{b:04x}")).into()),
-            ("raw", escaped(|b| format!("%{b:02X}")).into()),
-            ("hex", hex(token)),
-            ("hex", hex(token).to_ascii_uppercase()),
-        ];
-        for before in ["", "x", "xy"] {
-            forms.push((
-                "base64",
-                base64(format!("{before}{token} and more").as_bytes()),
-            ));
-        }
-        for value in [token, whole] {
-            for (name, digest) in digests(value) {
-                forms.extend([(name, hex(&digest)), (name, digest)]);
-            }
-        }
-        for (writing, form) in forms {
-            let at = count * 7 % places;
-            seeds[at].extend(form);
-            // Escapes and tokens of neighbours must not run into each other.
-            seeds[at].push(b'\n');
-            planted.insert((canary.field.clone(), writing, material.0[at].0.clone()));
-            count += 1;
-        }
-    }
-    for ((_, bytes), seeds) in material.0.iter_mut().zip(seeds) {
-        let middle = bytes.len() / 2;
-        bytes.splice(middle..middle, [b"\n".as_slice(), &seeds].concat());
-    }
-    planted
 }

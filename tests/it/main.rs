@@ -3,6 +3,7 @@
 //! One test binary, so that it is linked once. Everything runs on loopback, in temporary
 //! directories, and stops what it started.
 
+mod canary;
 mod harness;
 
 mod architecture;

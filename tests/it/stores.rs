@@ -13,7 +13,8 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::harness::{
-    Dice, Running, Workplace, assert_balanced, compare, compare_stores, falaj, post, repository,
+    Dice, Running, Workplace, assert_balanced, compare, compare_stores, falaj, long, post,
+    repository,
 };
 
 /// Fictitious people, one JSON object a line.
@@ -181,15 +182,15 @@ enum Victim {
 }
 
 /// Kafka, Cassandra and a MongoDB (or what is compatible with it) of one test's own.
-struct Servers {
-    kafka: Kafka,
-    cassandra: Cassandra,
-    mongo: Mongo,
-    python: Venv,
+pub struct Servers {
+    pub kafka: Kafka,
+    pub cassandra: Cassandra,
+    pub mongo: Mongo,
+    pub python: Venv,
 }
 
 impl Servers {
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         let requirements = repository().join("tests/stores/requirements.txt");
         Some(Self {
             python: Venv::of(&requirements)?,
@@ -221,13 +222,18 @@ impl Servers {
         path
     }
 
-    fn compare(&self, place: &Workplace, records: &Path, tap: &Path) {
-        let stores = [
-            place.sqlite().display().to_string(),
+    pub fn compare(&self, place: &Workplace, records: &Path, tap: &Path) {
+        let mut stores = vec![place.sqlite().display().to_string()];
+        stores.extend(self.stores());
+        compare_stores(&mut self.python.python(), records, tap, &stores);
+    }
+
+    /// Where falaj's rows are in Cassandra and in MongoDB, as the scripts of the tests take it.
+    pub fn stores(&self) -> [String; 2] {
+        [
             format!("cassandra://{}/falaj", self.cassandra.address()),
             with_database(&self.mongo.uri(), "falaj"),
-        ];
-        compare_stores(&mut self.python.python(), records, tap, &stores);
+        ]
     }
 
     fn kill(&self, victim: Victim) {
@@ -253,11 +259,6 @@ impl Servers {
 fn with_database(uri: &str, database: &str) -> String {
     let (rest, options) = uri.split_once('?').unwrap_or((uri, ""));
     format!("{}/{database}?{options}", rest.trim_end_matches('/'))
-}
-
-/// Whether the long run was asked for.
-fn long() -> bool {
-    std::env::var_os("FALAJ_LONG").is_some()
 }
 
 /// Waits until every sink has everything.

@@ -170,7 +170,7 @@ impl SinkError {
     pub fn passing(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Locked { .. } | Self::Store { .. }
+            Self::Unreachable { .. } | Self::Full { .. } | Self::Locked { .. } | Self::Store { .. }
         )
     }
 }
