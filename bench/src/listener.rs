@@ -99,6 +99,9 @@ pub async fn measure(kafka: &Kafka, folder: &Path, messages: u64, rounds: u32) -
                 "round {round} of {rounds}: {}, {}, linger {} ms",
                 side.name, side.durable, row.linger_ms
             );
+            // What the row before left to be written back would hold up this one's disk.
+            let synced = std::process::Command::new("sync").status();
+            assert!(synced.is_ok_and(|s| s.success()), "the disk takes it");
             let one = one(side, row.linger_ms, messages).await;
             if round > 0 {
                 row.rounds.push(one);

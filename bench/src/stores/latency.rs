@@ -127,14 +127,14 @@ fn post(address: &str, first: i64, count: i64) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     write!(
         stream,
-        "POST /ingest HTTP/1.1\r\nHost: falaj\r\nContent-Type: application/x-ndjson\r\n\
+        "POST /ingest HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/x-ndjson\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n{lines}",
         lines.len()
     )
     .expect("it takes requests");
     let mut reply = String::new();
     stream.read_to_string(&mut reply).expect("it answers");
-    assert!(reply.starts_with("HTTP/1.1 200"), "a request is refused");
+    assert!(reply.starts_with("HTTP/1.1 200"), "it is refused: {reply}");
 }
 
 fn note(seen: &Sightings, newest: Option<i64>) {

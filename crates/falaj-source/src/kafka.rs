@@ -24,8 +24,9 @@ use crate::{Backoff, KafkaConfig, SourceError, SourceState, SourceStatus};
 
 pub(crate) const KIND: &str = "kafka";
 
-/// Bytes read at once from all partitions together.
-const FETCH_BYTES_MAX: usize = 4 << 20;
+/// Bytes read at once from all partitions together. What one partition gives of it is published at once,
+/// and a cluster takes that as one transaction, whose cost hardly depends on its size.
+const FETCH_BYTES_MAX: usize = 16 << 20;
 /// Longest wait of one read for new records.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
 /// How often ends and new partitions are asked for.
@@ -238,11 +239,17 @@ impl KafkaSource {
             self.ends.advance(partition, part.end);
             let raws = raws(part.messages, &part.unreadable);
             bytes += raws.iter().map(|raw| raw.bytes.len() as u64).sum::<u64>();
-            if !raws.is_empty() {
-                self.backlog.push_back(Portion {
+            if raws.is_empty() {
+                continue;
+            }
+            // A partition's next records go with those that wait already.
+            let mut waiting = self.backlog.iter_mut();
+            match waiting.find(|portion| portion.part == partition) {
+                Some(portion) => portion.raws.extend(raws),
+                None => self.backlog.push_back(Portion {
                     part: partition,
                     ..Portion::new(raws)
-                });
+                }),
             }
         }
         let (again, lag) = (self.attempts > 0, self.lag());
