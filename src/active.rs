@@ -170,18 +170,18 @@ async fn leased(plan: &Plan, broker: &dyn Broker, tell: Tell<'_>) -> Result<Leas
             .lease(&topic.name)
             .await
             .map_err(|e| Failure::stage(&e))?;
-        let held = match tokio::time::timeout(LEASE_PATIENCE, lease.wait()).await {
-            Ok(held) => held,
-            Err(_) => {
-                if !std::mem::replace(&mut said, true) {
-                    stdio::say(&format!(
-                        "standby: {STANDBY} on `{}`; waiting to take over",
-                        topic.brokers
-                    ));
-                    tell(RunState::Standby, Some(STANDBY.to_owned()));
-                }
-                lease.wait().await
+        let soon = tokio::time::timeout(LEASE_PATIENCE, lease.wait()).await;
+        let held = if let Ok(held) = soon {
+            held
+        } else {
+            if !std::mem::replace(&mut said, true) {
+                stdio::say(&format!(
+                    "standby: {STANDBY} on `{}`; waiting to take over",
+                    topic.brokers
+                ));
+                tell(RunState::Standby, Some(STANDBY.to_owned()));
             }
+            lease.wait().await
         };
         match held {
             Ok(()) => {

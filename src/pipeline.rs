@@ -25,7 +25,7 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(500);
 /// Longest wait for sinks when falaj is stopped; what they have not taken then stays in the checkpoint.
 const SINKS_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest time without a row taken before a run that is to end by itself gives sinks up.
-const SINKS_STUCK_MAX: Duration = Duration::from_secs(60);
+const SINKS_STUCK_MAX: Duration = Duration::from_mins(1);
 /// How often it is looked whether sinks get on.
 const SINKS_LOOK: Duration = Duration::from_millis(500);
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer,
@@ -56,7 +56,6 @@ pub fn consumer(brokers: &str, topic: &str) -> BaseConsumer {
     let consumer: BaseConsumer = config(brokers)
         .set("group.id", "bench")
         .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
         // The default, a second, halves the speed of catching up and costs as much.
         .set("fetch.queue.backoff.ms", "5")
         .create()
@@ -70,17 +69,20 @@ pub fn consumer(brokers: &str, topic: &str) -> BaseConsumer {
     consumer
 }
 
-/// Reads a topic to its end.
-pub fn read(brokers: &str, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_>)) {
+/// Reads so many messages of a topic, which are all it has. The consumer is given back so that its
+/// end is not measured, nor how long a broker lets it wait for more.
+pub fn read(
+    brokers: &str,
+    topic: &str,
+    messages: u64,
+    mut each: impl FnMut(&BorrowedMessage<'_>),
+) -> BaseConsumer {
     let consumer = consumer(brokers, topic);
-    let mut ended = 0;
-    while ended < PARTITIONS {
-        match consumer.poll(PATIENCE).expect("something comes") {
-            Ok(message) => each(&message),
-            Err(KafkaError::PartitionEOF(_)) => ended += 1,
-            Err(error) => panic!("cannot read: {error}"),
-        }
+    for _ in 0..messages {
+        let message = consumer.poll(PATIENCE).expect("something comes");
+        each(&message.unwrap_or_else(|error| panic!("cannot read: {error}")));
     }
+    consumer
 }
 
 /// A producer whose messages are acknowledged by all replicas; each batch waits `linger_ms` for more.

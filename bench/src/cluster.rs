@@ -64,14 +64,13 @@ pub async fn fill(data: &Data) -> Outcome {
 /// The least: librdkafka reads all messages, and their bytes are counted.
 pub fn read(data: &Data, topic: &str) -> Outcome {
     let meter = Meter::start();
-    let (mut count, mut bytes) = (0, 0);
-    client::read(&data.brokers, topic, |message| {
-        count += 1;
+    let mut bytes = 0;
+    let invalid = if topic == RAW { data.invalid() } else { 0 };
+    let consumer = client::read(&data.brokers, topic, data.records + invalid, |message| {
         bytes += message.payload().map_or(0, <[u8]>::len);
     });
     let cost = meter.stop();
-    let invalid = if topic == RAW { data.invalid() } else { 0 };
-    assert_eq!(count, data.records + invalid, "every message is read");
+    drop(consumer);
     assert!(bytes > 0, "messages hold something");
     cost.into()
 }
@@ -80,10 +79,12 @@ pub fn read(data: &Data, topic: &str) -> Outcome {
 pub fn parse(data: &Data) -> Outcome {
     let meter = Meter::start();
     let mut counts = Counts::default();
-    client::read(&data.brokers, RAW, |message| {
+    let messages = data.records + data.invalid();
+    let consumer = client::read(&data.brokers, RAW, messages, |message| {
         counts.add_raw(message.payload().unwrap_or_default(), minute(message));
     });
     let cost = meter.stop();
+    drop(consumer);
     assert_eq!(counts.invalid, data.invalid(), "what is no record is found");
     Outcome {
         cost,
@@ -95,11 +96,13 @@ pub fn parse(data: &Data) -> Outcome {
 pub fn parse_cleared(data: &Data) -> Outcome {
     let meter = Meter::start();
     let mut counts = Counts::default();
-    client::read(&data.brokers, CLEARED, |message| {
+    let consumer = client::read(&data.brokers, CLEARED, data.records, |message| {
         counts.add_cleared(message.payload().unwrap_or_default(), minute(message));
     });
+    let cost = meter.stop();
+    drop(consumer);
     Outcome {
-        cost: meter.stop(),
+        cost,
         answer: Some(counts.answer()),
     }
 }

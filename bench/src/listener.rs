@@ -180,14 +180,14 @@ fn produce(side: &Side, linger_ms: u32, messages: u64) -> Duration {
 /// The time until all is read.
 fn fetch(side: &Side, messages: u64) -> Duration {
     let start = Instant::now();
-    let (mut read, mut bytes) = (0, 0);
-    client::read(&side.brokers, "bulk", |message| {
-        read += 1;
+    let mut bytes = 0;
+    let consumer = client::read(&side.brokers, "bulk", messages, |message| {
         bytes += message.payload().map_or(0, <[u8]>::len);
     });
-    assert_eq!(read, messages, "every message is read once");
+    let took = start.elapsed();
+    drop(consumer);
     assert_eq!(bytes as u64, messages * MESSAGE_BYTES as u64, "as a whole");
-    start.elapsed()
+    took
 }
 
 /// From the call that produces a message to the one that gives it.
@@ -199,10 +199,9 @@ fn times(side: &Side, topic: &str, linger_ms: u32, rate: u32) -> Times {
             let consumer = client::consumer(&side.brokers, topic);
             let mut times = Vec::new();
             while times.len() < total as usize {
-                // What is no message is the end of a partition, for now.
-                if let Ok(message) = consumer.poll(PATIENCE).expect("something comes") {
-                    times.push(start.elapsed().saturating_sub(sent_at(&message)));
-                }
+                let message = consumer.poll(PATIENCE).expect("something comes");
+                let message = message.unwrap_or_else(|error| panic!("cannot read: {error}"));
+                times.push(start.elapsed().saturating_sub(sent_at(&message)));
             }
             times
         });

@@ -223,7 +223,6 @@ impl Cassandra {
     /// Where Python is absent and `CI=true`, and where they cannot be installed.
     #[must_use]
     pub fn clients() -> Option<Venv> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-        Venv::of(&folder.join("cassandra/requirements.txt"))
+        Venv::of(&crate::tool::folder().join("cassandra/requirements.txt"))
     }
 }

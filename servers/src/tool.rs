@@ -44,8 +44,8 @@ pub(crate) fn script(name: &str) -> Command {
     command
 }
 
-fn folder() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+pub(crate) fn folder() -> PathBuf {
+    Path::new(env!("FALAJ_CHECKOUT")).join("servers")
 }
 
 /// Runs a script to its end and gives the last line of its output.

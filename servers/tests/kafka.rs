@@ -109,8 +109,7 @@ fn each_listener_answers_those_who_log_in_and_nobody_else() {
     }) else {
         return;
     };
-    let requirements =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/clients/requirements.txt");
+    let requirements = Path::new(env!("FALAJ_CHECKOUT")).join("tests/clients/requirements.txt");
     let (Some(python), Some(mut kcat)) = (Venv::of(&requirements), falaj_servers::kcat()) else {
         return;
     };

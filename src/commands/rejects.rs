@@ -1,6 +1,8 @@
 //! `falaj rejects list`: what could not be used. Never a value.
 //! `falaj rejects replay`: the same records once more, through the gate of today's file.
 
+use std::fmt::Write as _;
+
 use falaj_record::{At, Reject, rfc3339};
 use falaj_source::SourceConfig;
 use falaj_topic::rejects_topic;
@@ -128,7 +130,7 @@ fn sentence(tally: &Tally) -> String {
         ("not counted by a checkpoint yet", tally.not_counted_yet),
     ] {
         if count > 0 {
-            said.push_str(&format!(", {what} {count}"));
+            let _ = write!(said, ", {what} {count}");
         }
     }
     said

@@ -43,7 +43,7 @@ pub fn stderr(output: &Output) -> String {
 
 /// Where the repository is.
 pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(env!("FALAJ_CHECKOUT"))
 }
 
 /// Recorded replies of the Random User API, where there are any on this machine.

@@ -116,7 +116,7 @@ fn costs(stores: &Stores, folder: &Path, file: &Path, records: u64, rounds: u32)
     for ((name, _), took) in variants.iter().zip(&took) {
         let cpu: Vec<_> = took.iter().map(|t| t.0 / count(records) * 1e6).collect();
         let wall: Vec<_> = took.iter().map(|t| t.1).collect();
-        let more = before.map_or("".to_owned(), |b: f64| format!("{:.2}", median(&cpu) - b));
+        let more = before.map_or(String::new(), |b: f64| format!("{:.2}", median(&cpu) - b));
         before = Some(median(&cpu));
         let cells = [
             (*name).to_owned(),

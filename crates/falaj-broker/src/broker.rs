@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use falaj_log::{Log, LogError, Partition, Topic};
+use falaj_log::{Log, LogError, Partition, Stored, Topic};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{
     ApiVersionsResponse, BrokerId, ConsumerGroupHeartbeatResponse, DescribeClusterResponse,
@@ -51,12 +51,19 @@ pub(crate) struct Client {
 /// An answer, and what is held until it is written.
 pub(crate) struct Answer {
     pub reply: ResponseKind,
+    /// For each partition of a Fetch reply, in their order: records that are read when they are
+    /// written, in place of those in `reply`.
+    pub stored: Vec<Option<Stored>>,
     pub held: Option<Paid>,
 }
 
 impl From<ResponseKind> for Answer {
     fn from(reply: ResponseKind) -> Self {
-        Self { reply, held: None }
+        Self {
+            reply,
+            stored: Vec::new(),
+            held: None,
+        }
     }
 }
 

@@ -9,14 +9,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::{ApiKey, RequestHeader, RequestKind, ResponseHeader, ResponseKind};
-use kafka_protocol::protocol::{Decodable, Encodable};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use kafka_protocol::messages::{ApiKey, RequestHeader, RequestKind, ResponseKind};
+use kafka_protocol::protocol::Decodable;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{debug, error};
+use tracing::debug;
 
 use crate::apis::{self, Api};
 use crate::broker::{Answer, Broker, Client, Crashed, api_versions};
@@ -24,7 +24,9 @@ use crate::budget::{Paid, SMALL_BYTES};
 use crate::login::Login;
 use crate::options::Limits;
 use crate::produce::Producing;
+use crate::reply::{self, Piece};
 use crate::seats::Guest;
+use crate::send::{Outlet, flush, send, send_stored};
 
 /// Produce requests of one connection that wait for the disk at a time.
 const PIPELINE: u32 = 16;
@@ -83,11 +85,13 @@ struct Frame {
 }
 
 /// Serves a client until it leaves.
-pub(crate) async fn serve<S>(stream: S, client: Client, broker: Arc<Broker>, guest: Guest)
-where
-    S: AsyncRead + AsyncWrite,
-{
-    let (from, to) = tokio::io::split(stream);
+pub(crate) async fn serve(
+    from: impl AsyncRead + Unpin,
+    to: impl Outlet,
+    client: Client,
+    broker: Arc<Broker>,
+    guest: Guest,
+) {
     let (queue, queued) = mpsc::channel(PIPELINE as usize);
     let stalled = broker.options.limits.stalled;
     let host = client.host.clone();
@@ -109,7 +113,7 @@ where
 
 /// Writes replies as they become ready, in their order.
 async fn write(
-    mut to: impl AsyncWrite + Unpin,
+    mut to: impl Outlet,
     mut queued: mpsc::Receiver<Reply>,
     stalled: Duration,
 ) -> Result<(), End> {
@@ -122,65 +126,27 @@ async fn write(
             Content::Token(token) => {
                 let length = u32::try_from(token.len()).unwrap_or(0);
                 let bytes = [&length.to_be_bytes(), &token[..]].concat();
-                send(&mut to, BytesMut::from(&bytes[..]), stalled).await?;
+                send(&mut to, &bytes[..], stalled).await?;
+                flush(&mut to, stalled).await?;
                 continue;
             }
         };
-        let bytes = encode(reply.key, reply.version, reply.correlation, &answer.reply)?;
-        // The records are in `bytes` now; the room for them is given back when they are written.
+        let (key, version, correlation) = (reply.key, reply.version, reply.correlation);
+        let pieces = reply::encode(key, version, correlation, &answer.reply, answer.stored)?;
         drop(answer.reply);
-        send(&mut to, bytes, stalled).await?;
+        for piece in pieces {
+            match piece {
+                Piece::Bytes(bytes) => send(&mut to, bytes, stalled).await?,
+                Piece::Stored(stored) => send_stored(&mut to, stored, stalled).await?,
+            }
+        }
+        flush(&mut to, stalled).await?;
+        // The room for its records is given back when they are written.
         drop((answer.held, reply.held));
     }
     // The client may have closed already.
     let _ = timeout(stalled, to.shutdown()).await;
     Ok(())
-}
-
-/// Writes all of it; who takes nothing of it for too long is stalled.
-async fn send(
-    to: &mut (impl AsyncWrite + Unpin),
-    mut bytes: BytesMut,
-    stalled: Duration,
-) -> Result<(), End> {
-    while bytes.has_remaining() {
-        let written = timeout(stalled, to.write_buf(&mut bytes)).await;
-        if written.map_err(|_| End::Stalled)?? == 0 {
-            return Err(io::Error::from(io::ErrorKind::WriteZero).into());
-        }
-    }
-    let flushed = timeout(stalled, to.flush()).await;
-    Ok(flushed.map_err(|_| End::Stalled)??)
-}
-
-/// A reply on the wire, its length before it.
-fn encode(
-    key: ApiKey,
-    version: i16,
-    correlation: i32,
-    reply: &ResponseKind,
-) -> Result<BytesMut, Crashed> {
-    let records = match reply {
-        ResponseKind::Fetch(fetched) => {
-            let partitions = fetched.responses.iter().flat_map(|t| &t.partitions);
-            let records = partitions.map(|p| 128 + p.records.as_ref().map_or(0, Bytes::len));
-            records.sum()
-        }
-        _ => 0,
-    };
-    let mut out = BytesMut::with_capacity(records + 512);
-    out.extend_from_slice(&[0; 4]);
-    let encoded = ResponseHeader::default()
-        .with_correlation_id(correlation)
-        .encode(&mut out, key.response_header_version(version))
-        .and_then(|()| reply.encode(&mut out, version));
-    let length = i32::try_from(out.len() - 4);
-    let (Ok(()), Ok(length)) = (encoded, length) else {
-        error!(?key, version, "a reply could not be encoded");
-        return Err(Crashed);
-    };
-    out[..4].copy_from_slice(&length.to_be_bytes());
-    Ok(out)
 }
 
 struct Reader<R> {

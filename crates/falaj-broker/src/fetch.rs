@@ -1,5 +1,6 @@
 //! Fetch: batches out of the log, as they lie.
 //!
+//! Always: many batches are not read here, but piece by piece when they are written.
 //! Always: who waits for records is woken by them, not by a clock.
 //! Always: a reply holds at most what was asked for, but for a first batch that is larger.
 //! Absent on purpose: fetch sessions (each request names all its partitions) and followers.
@@ -10,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use falaj_log::{Head, Topic};
+use falaj_log::{Head, Located, Stored, Topic};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ResponseKind, TopicName};
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::broker::{Answer, Broker, Crashed, kafka_error, known_partition, millis};
 use crate::budget::{Paid, SMALL_BYTES};
+use crate::send::PIECE_BYTES;
 
 /// Where more is asked for than there is, and some of it came, it is looked at again after this.
 const GATHER: Duration = Duration::from_millis(5);
@@ -42,6 +44,8 @@ struct Wish {
 /// What one look at the log gave.
 struct Look {
     topics: Vec<FetchableTopicResponse>,
+    /// For each partition, in their order: where its records lie, unless they are in `topics`.
+    stored: Vec<Option<Stored>>,
     bytes: usize,
     failed: bool,
 }
@@ -157,6 +161,7 @@ impl Wanted {
 fn look(wanted: &[Wanted], bytes_max: usize, committed_only: bool) -> Look {
     let mut look = Look {
         topics: Vec::with_capacity(wanted.len()),
+        stored: Vec::new(),
         bytes: 0,
         failed: false,
     };
@@ -164,9 +169,11 @@ fn look(wanted: &[Wanted], bytes_max: usize, committed_only: bool) -> Look {
         let mut partitions = Vec::with_capacity(w.partitions.len());
         for wish in &w.partitions {
             let left = bytes_max.saturating_sub(look.bytes);
-            let data = read(w.topic.as_deref(), wish, left, look.bytes == 0);
+            let (data, stored) = read(w.topic.as_deref(), wish, left, look.bytes == 0);
             look.failed |= data.error_code != 0;
             look.bytes += data.records.as_ref().map_or(0, Bytes::len);
+            look.bytes += stored.as_ref().map_or(0, Stored::bytes);
+            look.stored.push(stored);
             // There are no transactions, so there is none that was aborted.
             partitions.push(data.with_aborted_transactions(committed_only.then(Vec::new)));
         }
@@ -179,46 +186,59 @@ fn look(wanted: &[Wanted], bytes_max: usize, committed_only: bool) -> Look {
     look
 }
 
-/// Whole batches of a partition within `left` bytes; `first` gives one batch of any size.
-fn read(topic: Option<&Topic>, wish: &Wish, left: usize, first: bool) -> PartitionData {
+/// Whole batches of a partition within `left` bytes; `first` gives one batch of any size. Many are
+/// left where they lie.
+fn read(
+    topic: Option<&Topic>,
+    wish: &Wish,
+    left: usize,
+    first: bool,
+) -> (PartitionData, Option<Stored>) {
     let reply = PartitionData::default()
         .with_partition_index(wish.partition)
         .with_preferred_read_replica(BrokerId(-1));
     let failed = |error: ResponseError| {
-        reply
+        let failed = reply
             .clone()
             .with_error_code(error.code())
             .with_high_watermark(-1)
             .with_last_stable_offset(-1)
             .with_log_start_offset(-1)
-            .with_records(Some(Bytes::new()))
+            .with_records(Some(Bytes::new()));
+        (failed, None)
     };
     let partition = match known_partition(topic, wish.partition, wish.leader_epoch) {
         Ok(partition) => partition,
         Err(error) => return failed(error),
     };
     let bytes_max = wish.bytes_max.min(left);
-    let (range, records) = if bytes_max == 0 && !first {
+    let (range, records, stored) = if bytes_max == 0 && !first {
         let range = partition.offsets();
         let in_range = (range.start..=range.end).contains(&wish.offset);
         if !in_range {
             return failed(ResponseError::OffsetOutOfRange);
         }
-        (range, Bytes::new())
+        (range, Bytes::new(), None)
     } else {
-        match partition.read(wish.offset, bytes_max) {
-            Ok(slice) => {
+        match partition.locate(wish.offset, bytes_max) {
+            Ok(Located::Read(slice)) => {
                 let records = within(slice.batches, bytes_max, first);
-                (slice.start..slice.end, records)
+                (slice.start..slice.end, records, None)
             }
+            Ok(Located::Stored {
+                batches,
+                start,
+                end,
+            }) => (start..end, Bytes::new(), Some(batches)),
             Err(error) => return failed(kafka_error(&error)),
         }
     };
-    reply
+    let reply = reply
         .with_high_watermark(range.end)
         .with_last_stable_offset(range.end)
         .with_log_start_offset(range.start)
-        .with_records(Some(records))
+        .with_records(Some(records));
+    (reply, stored)
 }
 
 /// Those whole batches that fit; `first` takes the first one whatever its size.
@@ -239,11 +259,14 @@ fn within(batches: Bytes, bytes_max: usize, first: bool) -> Bytes {
 
 fn answer(look: Look, mut held: Option<Paid>) -> Answer {
     if let Some(held) = &mut held {
-        held.keep(look.bytes);
+        let stored = look.stored.iter().flatten().map(Stored::bytes);
+        let stored: usize = stored.sum();
+        held.keep(look.bytes - stored + stored.min(2 * PIECE_BYTES));
     }
     let reply = FetchResponse::default().with_responses(look.topics);
     Answer {
         reply: ResponseKind::Fetch(reply),
+        stored: look.stored,
         held,
     }
 }

@@ -24,8 +24,10 @@ mod login;
 mod offsets;
 mod options;
 mod produce;
+mod reply;
 mod sasl;
 mod seats;
+mod send;
 mod topics;
 
 pub use error::BrokerError;

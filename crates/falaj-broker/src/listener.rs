@@ -145,7 +145,8 @@ async fn welcome(stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>, guest
         advertised,
     };
     let Some(tls) = &broker.options.tls else {
-        return serve(stream, client, broker, guest).await;
+        let (from, to) = stream.into_split();
+        return serve(from, to, client, broker, guest).await;
     };
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.0));
     let accepted = tokio::select! {
@@ -154,7 +155,10 @@ async fn welcome(stream: TcpStream, peer: SocketAddr, broker: Arc<Broker>, guest
         () = broker.stop.cancelled() => return,
     };
     match accepted {
-        Ok(Ok(stream)) => serve(stream, client, broker, guest).await,
+        Ok(Ok(stream)) => {
+            let (from, to) = tokio::io::split(stream);
+            serve(from, to, client, broker, guest).await;
+        }
         Ok(Err(cause)) => debug!(%peer, error = %cause, "a Kafka client speaks no TLS"),
         Err(_) => debug!(%peer, "a Kafka client began no TLS in time"),
     }

@@ -65,6 +65,11 @@ pub trait SegmentFile: Send + Sync {
     /// # Errors
     /// What the system says.
     fn length(&self) -> io::Result<u64>;
+
+    /// The system's file, where it may be sent from without being read.
+    fn system_file(&self) -> Option<&File> {
+        None
+    }
 }
 
 /// The machine's own file system.
@@ -118,6 +123,10 @@ impl SegmentFile for File {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn system_file(&self) -> Option<&File> {
+        Some(self)
     }
 }
 

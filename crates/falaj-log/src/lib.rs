@@ -42,6 +42,7 @@ mod recovery;
 mod search;
 mod segment;
 mod snapshot;
+mod stored;
 mod topic;
 
 pub use batch::{Batches, HEAD_BYTES, Head};
@@ -53,4 +54,5 @@ pub use marks::SRC_HEADER;
 pub use partition::{Appended, Done, Partition, Slice};
 pub use records::{Headers, Malformed, Record, Records};
 pub use segment::SegmentName;
+pub use stored::{Located, Stored};
 pub use topic::{Cleanup, Durability, Settings, Stamp, Topic, valid_name};

@@ -25,6 +25,7 @@ use crate::producers::{Producers, Verdict, Written};
 use crate::recovery::{Active, recover};
 use crate::segment::{Closed, Extent, Index, SegmentName, window};
 use crate::snapshot::Snapshot;
+use crate::stored::{Located, STORED_BYTES_MIN, Stored};
 use crate::topic::{Durability, Settings, Stamp, Watchers};
 use crate::{Head, LogError};
 
@@ -563,14 +564,51 @@ impl Partition {
     /// # Errors
     /// [`LogError::Overtaken`] before the start, [`LogError::BeyondEnd`] after the end.
     pub fn read(&self, offset: i64, bytes_max: usize) -> Result<Slice, LogError> {
+        self.at(offset, bytes_max, |place, slice| {
+            let batches = place.read(&*self.around.disk, (offset, slice.end), bytes_max)?;
+            Ok(Slice { batches, ..slice })
+        })
+        .map(|(slice, read)| read.unwrap_or(slice))
+    }
+
+    /// As [`Partition::read`], for who passes batches on as they lie: where there are many, it
+    /// only says where, and may leave out some that would fit. Between the first batch and the end
+    /// nothing is checked, as in Kafka: whoever gets them does so.
+    ///
+    /// # Errors
+    /// As [`Partition::read`].
+    pub fn locate(&self, offset: i64, bytes_max: usize) -> Result<Located, LogError> {
+        self.at(offset, bytes_max, |place, slice| {
+            let (disk, bounds) = (&*self.around.disk, (offset, slice.end));
+            if let Some(batches) = place.locate(disk, bounds, bytes_max)? {
+                let (start, end) = (slice.start, slice.end);
+                return Ok(Located::Stored {
+                    batches,
+                    start,
+                    end,
+                });
+            }
+            let batches = place.read(disk, bounds, bytes_max)?;
+            Ok(Located::Read(Slice { batches, ..slice }))
+        })
+        .map(|(slice, located)| located.unwrap_or(Located::Read(slice)))
+    }
+
+    /// What `look` finds in the segment that holds `offset`; none at the end. Again where the segment
+    /// was dropped or replaced meanwhile.
+    fn at<T>(
+        &self,
+        offset: i64,
+        bytes_max: usize,
+        look: impl Fn(&Place, Slice) -> Result<T, LogError>,
+    ) -> Result<(Slice, Option<T>), LogError> {
         loop {
-            let (slice, place) = self.place(offset)?;
+            let (slice, place) = self.place(offset, bytes_max)?;
             let Some(place) = place else {
-                return Ok(slice);
+                return Ok((slice, None));
             };
-            let read = place.read(&*self.around.disk, (offset, slice.end), bytes_max);
-            match read {
-                Ok(batches) => return Ok(Slice { batches, ..slice }),
+            match look(&place, slice.clone()) {
+                Ok(found) => return Ok((slice, Some(found))),
                 // Retention or the cleaner took the segment between the look and the read.
                 Err(_) if place.closed().is_some_and(|c| self.gone(c)) => {}
                 Err(error) => return Err(error),
@@ -578,7 +616,7 @@ impl Partition {
         }
     }
 
-    fn place(&self, offset: i64) -> Result<(Slice, Option<Place>), LogError> {
+    fn place(&self, offset: i64, bytes_max: usize) -> Result<(Slice, Option<Place>), LogError> {
         let state = self.state.lock();
         let (topic, partition) = (Arc::clone(&self.around.topic), self.id);
         if let Some(gone @ LogError::Deleted(_)) = &state.broken {
@@ -609,14 +647,18 @@ impl Partition {
             return Ok((slice, None));
         }
         let after = state.closed.partition_point(|c| c.extent.next <= offset);
-        let place = match state.closed.get(after) {
-            Some(closed) => Place::Closed(Arc::clone(closed)),
-            None => Place::Active {
+        let place = if let Some(closed) = state.closed.get(after) {
+            Place::Closed(Arc::clone(closed))
+        } else {
+            let (index, extent) = (&state.active.index, &state.active.extent);
+            let from = index.at_offset(offset);
+            Place::Active {
                 path: state.active.path.clone(),
                 file: Arc::clone(&state.active.file),
-                from: state.active.index.at_offset(offset),
-                length: state.active.extent.bytes,
-            },
+                from,
+                to: within(index, extent, from, (state.end, bytes_max)),
+                length: extent.bytes,
+            }
         };
         Ok((slice, Some(place)))
     }
@@ -811,11 +853,55 @@ enum Place {
         path: PathBuf,
         file: Arc<dyn SegmentFile>,
         from: u64,
+        to: u64,
         length: u64,
     },
 }
 
+/// A boundary between batches of a segment at most `bytes_max` bytes after byte `from`, with none
+/// that starts at `end` or later before it.
+fn within(index: &Index, extent: &Extent, from: u64, (end, bytes_max): (i64, usize)) -> u64 {
+    let to = from.saturating_add(bytes_max as u64);
+    if to >= extent.bytes && extent.next <= end {
+        extent.bytes
+    } else {
+        index.boundary(to, end)
+    }
+}
+
 impl Place {
+    /// Many batches from the one that holds `offset` on; none where there are few.
+    fn locate(
+        &self,
+        disk: &dyn Disk,
+        (offset, end): (i64, i64),
+        bytes_max: usize,
+    ) -> Result<Option<Stored>, LogError> {
+        if (bytes_max as u64) < STORED_BYTES_MIN {
+            return Ok(None);
+        }
+        let (path, file, from, to, gaps) = match self {
+            Self::Active {
+                path,
+                file,
+                from,
+                to,
+                ..
+            } => (path, Arc::clone(file), *from, *to, false),
+            Self::Closed(closed) => {
+                let file = closed.open(disk)?;
+                let index = closed.index(&*file)?;
+                let from = index.at_offset(offset);
+                let to = within(&index, &closed.extent, from, (end, bytes_max));
+                (&closed.path, file, from, to, closed.gaps())
+            }
+        };
+        if to.saturating_sub(from) < STORED_BYTES_MIN {
+            return Ok(None);
+        }
+        Stored::of(path, file, (from, to), (offset, gaps)).map(Some)
+    }
+
     fn closed(&self) -> Option<&Arc<Closed>> {
         match self {
             Self::Closed(closed) => Some(closed),
@@ -835,6 +921,7 @@ impl Place {
                 file,
                 from,
                 length,
+                ..
             } => {
                 let bounds = (offset, end, false);
                 window(path, &**file, (*from, *length), bounds, bytes_max)

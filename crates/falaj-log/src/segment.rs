@@ -215,6 +215,14 @@ impl Index {
         self.entries[..after].last().map_or(0, |e| e.at)
     }
 
+    /// The last boundary between batches that it knows up to byte `to` and up to offset `end`.
+    pub(crate) fn boundary(&self, to: u64, end: i64) -> u64 {
+        let after = self
+            .entries
+            .partition_point(|e| e.at <= to && e.offset <= end);
+        self.entries[..after].last().map_or(0, |e| e.at)
+    }
+
     /// Where the first batch stands that has a record at `ms` or later, or a little before.
     pub(crate) fn at_time(&self, ms: i64) -> u64 {
         let after = self.entries.partition_point(|e| e.newest_before_ms < ms);

@@ -280,10 +280,10 @@ fn strip(status: Option<&Status>) -> String {
     let source = status.source.as_ref();
     let mut strip = String::new();
     if !status.state.active() && status.stages.is_empty() {
-        let _ = write!(
+        let _ = writeln!(
             strip,
             "<li class=\"stage\" data-state=\"waiting\"><h3><i class=\"mark\"></i>pipeline</h3>\
-             <p class=\"rate\">{}</p><p class=\"detail\">{}</p></li>\n",
+             <p class=\"rate\">{}</p><p class=\"detail\">{}</p></li>",
             status.state.word(),
             escape(status.detail.as_deref().unwrap_or_default()),
         );

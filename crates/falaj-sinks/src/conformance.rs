@@ -812,11 +812,14 @@ fn and_null<T>(values: [T; 6]) -> impl Iterator<Item = Option<T>> {
     values.into_iter().map(Some).chain([None])
 }
 
+/// Prepares as an outlet does: a store under the load of other tests may be late, and is asked again.
 async fn prepared(store: &impl Store, view: &Arc<ViewInfo>) -> Box<dyn Sink> {
     let mut sink = store.sink().await;
-    sink.prepare(&[Arc::clone(view)])
-        .await
-        .expect("the store can be prepared");
+    let until = Instant::now() + OUTAGE_MAX;
+    while let Err(error) = sink.prepare(&[Arc::clone(view)]).await {
+        assert!(error.passing() && Instant::now() < until, "{error}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
     sink
 }
 

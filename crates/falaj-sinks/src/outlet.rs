@@ -33,7 +33,7 @@ const ERASURES_MAX: usize = 16;
 /// Rejects that may wait to be taken; more are counted only.
 const REFUSED_LISTED_MAX: usize = 4096;
 /// How often a sink that removes what has expired by being asked is asked.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 
 /// Bounds of an outlet.
 #[derive(Debug, Clone, Copy)]

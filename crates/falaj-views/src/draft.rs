@@ -228,9 +228,10 @@ impl Draft<'_> {
             .expr
             .downcast_ref::<ColumnExpr>()
             .is_some_and(|c| c.name() == PID);
-        match is_pid {
-            true => !self.options.pid_required,
-            false => value.expr.nullable(schema).unwrap_or(true),
+        if is_pid {
+            !self.options.pid_required
+        } else {
+            value.expr.nullable(schema).unwrap_or(true)
         }
     }
 

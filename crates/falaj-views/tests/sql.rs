@@ -119,8 +119,8 @@ fn every_refused_text_gives_its_message() {
 }
 
 fn files(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/sql")
+    let folder = Path::new(env!("FALAJ_CHECKOUT"))
+        .join("tests/sql")
         .join(folder);
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
         .expect("the folder of cases")

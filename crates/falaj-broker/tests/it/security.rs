@@ -9,8 +9,13 @@ use falaj_broker::{BrokerError, Limits, Listener, Options, Tls, Users};
 use falaj_log::{Log, LogOptions};
 use falaj_record::Hint as _;
 use kafka_protocol::messages::*;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
-use crate::support::{Client, Running, options, string};
+use crate::support::{Client, Running, many_batches, options, string};
 
 fn users() -> Users {
     Users::new([("alice", "secret"), ("bob", "word")]).unwrap()
@@ -117,6 +122,29 @@ async fn nothing_is_answered_before_a_client_is_known() {
     assert_eq!(client.ask(2, &token("secret")).await.error_code, 0);
     client.create("inside", 1).await;
     assert_eq!(client.produce("inside", &["a"]).await, 0);
+    broker.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_batches_come_back_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tls, authority) = certificate(folder.path());
+    let mut options = options();
+    options.tls = Some(tls);
+    let broker = Running::start(options).await;
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(authority.as_bytes()).unwrap();
+    roots.add(authority).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(broker.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    many_batches(&mut Client::new(stream.await.unwrap())).await;
     broker.end().await;
 }
 

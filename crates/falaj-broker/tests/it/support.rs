@@ -210,6 +210,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 }
 
+/// Produces much, little and nothing, and fetches all of it at once in every version.
+pub async fn many_batches<S: AsyncRead + AsyncWrite + Unpin>(client: &mut Client<S>) {
+    const TOPICS: [(&str, usize); 5] = [
+        ("much", 40),
+        ("little", 1),
+        ("nothing", 0),
+        ("more", 60),
+        ("again-little", 2),
+    ];
+    const BYTES_MAX: i32 = 8 << 20;
+    let value = "x".repeat(30_000);
+    let mut expected = Vec::new();
+    for (topic, batches) in TOPICS {
+        client.create(topic, 1).await;
+        let mut bytes = Vec::new();
+        for n in 0..batches {
+            client.produce(topic, &[&format!("{n} {value}")]).await;
+            // A single batch is too little to be sent out of a file.
+            let offset = i64::try_from(n).expect("it is small");
+            let one = client.ask(12, &fetch(topic, offset, 0, 60_000)).await;
+            let one = one.responses[0].partitions[0].records.clone();
+            bytes.extend(one.expect("a batch"));
+        }
+        expected.push(bytes);
+    }
+    for version in 4..=12 {
+        let topics = TOPICS.map(|(topic, _)| fetch(topic, 0, 0, BYTES_MAX).topics.remove(0));
+        let q = FetchRequest::default()
+            .with_max_bytes(BYTES_MAX)
+            .with_topics(topics.into());
+        let answer = client.ask(version, &q).await;
+        assert_eq!(answer.responses.len(), TOPICS.len());
+        for ((answer, expected), (topic, batches)) in
+            answer.responses.iter().zip(&expected).zip(TOPICS)
+        {
+            assert_eq!(answer.topic, name(topic));
+            let data = &answer.partitions[0];
+            assert_eq!(data.error_code, 0);
+            assert_eq!(usize::try_from(data.high_watermark), Ok(batches));
+            let records = data.records.as_deref().expect("they are there");
+            assert!(records == expected, "{topic} v{version}");
+        }
+    }
+}
+
 /// A request on the wire.
 pub fn request<Q: Encodable + Request>(version: i16, correlation: i32, q: &Q) -> BytesMut {
     let key = ApiKey::try_from(Q::KEY).expect("a known kind");

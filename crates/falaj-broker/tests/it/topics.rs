@@ -8,7 +8,8 @@ use kafka_protocol::messages::*;
 use kafka_protocol::records::Compression;
 
 use crate::support::{
-    Producer, Running, batch, batch_by, fetch, name, options, produce, produced, records, string,
+    Producer, Running, batch, batch_by, fetch, many_batches, name, options, produce, produced,
+    records, string,
 };
 
 const OFFSETS: &str = "__consumer_offsets";
@@ -50,6 +51,15 @@ async fn batches_come_back_as_they_went_in() {
     let answer = client.ask(12, &fetch("verbatim", 13, 0, 1 << 20)).await;
     let offsets: Vec<i64> = records(&answer).iter().map(|r| r.offset).collect();
     assert_eq!(offsets, [12, 13, 14]);
+    broker.end().await;
+}
+
+/// Many batches are sent out of the log's files, and small ones stand between.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_batches_come_back_as_they_went_in_in_every_version() {
+    let broker = Running::start(options()).await;
+    let mut client = broker.client().await;
+    many_batches(&mut client).await;
     broker.end().await;
 }
 

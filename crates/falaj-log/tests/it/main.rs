@@ -9,4 +9,5 @@ mod producers;
 mod recovery;
 mod retention;
 mod search;
+mod stored;
 mod support;

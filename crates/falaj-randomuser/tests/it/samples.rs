@@ -9,8 +9,7 @@ use crate::shape::Shape;
 
 /// Recorded replies of the real service: `records.ndjson`, and `index.tsv` with each line's version.
 fn recorded() -> Option<Vec<(Version, String)>> {
-    let default =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/random-users");
+    let default = PathBuf::from(env!("FALAJ_CHECKOUT")).join("../shared/data/random-users");
     let folder = std::env::var_os("FALAJ_SAMPLES").map_or(default, PathBuf::from);
     let read = |name| std::fs::read_to_string(folder.join(name)).ok();
     let (Some(index), Some(records)) = (read("index.tsv"), read("records.ndjson")) else {

@@ -375,14 +375,14 @@ impl SerializeRow for Values<'_> {
     ) -> Result<(), SerializationError> {
         let mut put = |bytes: Option<&[u8]>| {
             let cell = writer.make_cell_writer();
-            match bytes {
-                Some(bytes) => cell.set_value(bytes).map(drop),
-                None => {
-                    cell.set_null();
-                    Ok(())
-                }
+            if let Some(bytes) = bytes {
+                cell.set_value(bytes)
+                    .map(drop)
+                    .map_err(SerializationError::new)
+            } else {
+                cell.set_null();
+                Ok(())
             }
-            .map_err(SerializationError::new)
         };
         let RowRef { portion, row } = self.row;
         for cells in &portion.cells {

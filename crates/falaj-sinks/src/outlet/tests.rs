@@ -551,7 +551,7 @@ async fn kills_and_faults_at_any_moment_lose_nothing() {
         shelf.fail(None);
         while outlet.behind().is_some() {
             read_on(&outlet, persons, &mut version, 20).await;
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
         }
         outlet.drained().await.expect("open");
         assert_eq!(shelf.counts(), expected, "seed {seed}");

@@ -30,7 +30,7 @@ async fn where_nobody_answers_it_is_said_and_passes() {
         let sink = keyspace.sink_of(&keyspace.config_at(address, ""));
         let mut sink = sink.expect("the settings can be used");
         let views = [users()];
-        let tried = tokio::time::timeout(Duration::from_secs(60), sink.prepare(&views)).await;
+        let tried = tokio::time::timeout(Duration::from_mins(1), sink.prepare(&views)).await;
         let error = tried
             .expect("it does not hang")
             .expect_err("nobody is there");
