@@ -79,10 +79,15 @@ pub fn read(
 ) -> BaseConsumer {
     let consumer = consumer(brokers, topic);
     for _ in 0..messages {
-        let message = consumer.poll(PATIENCE).expect("something comes");
-        each(&message.unwrap_or_else(|error| panic!("cannot read: {error}")));
+        each(&next(&consumer));
     }
     consumer
+}
+
+/// The next message.
+pub fn next(consumer: &BaseConsumer) -> BorrowedMessage<'_> {
+    let message = consumer.poll(PATIENCE).expect("something comes");
+    message.unwrap_or_else(|error| panic!("cannot read: {error}"))
 }
 
 /// A producer whose messages are acknowledged by all replicas; each batch waits `linger_ms` for more.

@@ -199,8 +199,7 @@ fn times(side: &Side, topic: &str, linger_ms: u32, rate: u32) -> Times {
             let consumer = client::consumer(&side.brokers, topic);
             let mut times = Vec::new();
             while times.len() < total as usize {
-                let message = consumer.poll(PATIENCE).expect("something comes");
-                let message = message.unwrap_or_else(|error| panic!("cannot read: {error}"));
+                let message = client::next(&consumer);
                 times.push(start.elapsed().saturating_sub(sent_at(&message)));
             }
             times

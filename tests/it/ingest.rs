@@ -159,8 +159,8 @@ fn a_request_with_a_key_counts_once_over_kills() {
             *address.lock().unwrap() = Some(running.address);
             // Every other kill hits a falaj that has answered, however slow the machine is.
             let until = Instant::now() + PATIENCE;
-            while round % 2 == 1 && answered.load(Ordering::Relaxed) == before {
-                assert!(Instant::now() < until, "nothing is answered");
+            while round % 2 == 1 && answered.load(Ordering::Relaxed) < before + 3 {
+                assert!(Instant::now() < until, "too little is answered");
                 std::thread::sleep(Duration::from_millis(1));
             }
             std::thread::sleep(Duration::from_millis(dice.below(200)));
@@ -173,7 +173,7 @@ fn a_request_with_a_key_counts_once_over_kills() {
         let requests: Vec<i64> = clients.into_iter().map(|c| c.join().unwrap()).collect();
         let sent: i64 = requests.iter().sum();
         assert!(
-            sent >= i64::from(ROUNDS / 2),
+            sent > i64::from(ROUNDS),
             "too little was sent: {requests:?}"
         );
         eprintln!("{sent} requests over {ROUNDS} kills");

@@ -2,7 +2,7 @@
 //!
 //! Always: records that lie in the log are not copied into a reply; they are pieces of their own.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use falaj_log::Stored;
 use kafka_protocol::messages::{ApiKey, FetchResponse, ResponseHeader, ResponseKind};
 use kafka_protocol::protocol::Encodable;
@@ -49,9 +49,18 @@ fn encoded(
     reply: &ResponseKind,
     stored: Vec<Option<Stored>>,
 ) -> Option<Vec<Piece>> {
+    // Room for all of it at once: growing would copy it.
+    let records: usize = match reply {
+        ResponseKind::Fetch(reply) => {
+            let partitions = reply.responses.iter().flat_map(|t| &t.partitions);
+            let records = partitions.map(|p| 128 + p.records.as_ref().map_or(0, Bytes::len));
+            records.sum()
+        }
+        _ => 0,
+    };
     let mut writer = Writer {
         pieces: Vec::new(),
-        out: BytesMut::with_capacity(512),
+        out: BytesMut::with_capacity(records + 512),
         version,
     };
     writer.out.put_i32(0);

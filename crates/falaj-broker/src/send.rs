@@ -125,6 +125,7 @@ mod plain {
 
     use falaj_log::Stored;
     use rustix::fs::sendfile;
+    use rustix::io::{Errno, retry_on_intr};
     use tokio::io::Interest;
     use tokio::net::TcpStream;
     use tokio::task::spawn_blocking;
@@ -166,12 +167,10 @@ mod plain {
                 break;
             }
             let more = socket.async_io(Interest::WRITABLE, || {
-                some(socket, &stored, at, PROBE_BYTES).map_err(io::Error::from)
+                some(socket, &stored, at, PROBE_BYTES)
             });
-            match timeout(stalled, more).await.map_err(|_| End::Stalled)?? {
-                0 => return Err(unreadable(&"the file is cut")),
-                sent => at += sent,
-            }
+            let more = timeout(stalled, more).await.map_err(|_| End::Stalled)?;
+            at += more.map_err(end)?;
         }
         Ok(())
     }
@@ -180,26 +179,33 @@ mod plain {
         let mut sent = 0;
         while from + sent < stored.bytes() && sent < TURN_BYTES {
             match some(out, stored, from + sent, TURN_BYTES) {
-                Ok(0) => return Err(unreadable(&"the file is cut")),
                 Ok(more) => sent += more,
-                Err(rustix::io::Errno::AGAIN) => break,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error @ rustix::io::Errno::IO) => return Err(unreadable(&error)),
-                Err(error) => return Err(io::Error::from(error).into()),
+                Err(full) if full.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(end(error)),
             }
         }
         Ok(sent)
     }
 
-    fn some(
-        out: &impl AsFd,
-        stored: &Stored,
-        at: usize,
-        bytes_max: usize,
-    ) -> rustix::io::Result<usize> {
-        let (file, from) = stored.system_file().ok_or(rustix::io::Errno::BADF)?;
-        let mut offset = from + at as u64;
+    /// Whether it was the file or the socket.
+    fn end(error: io::Error) -> End {
+        let file = error.kind() == io::ErrorKind::UnexpectedEof
+            || error.raw_os_error() == Some(Errno::IO.raw_os_error());
+        if file {
+            unreadable(&error)
+        } else {
+            error.into()
+        }
+    }
+
+    /// At least a byte.
+    fn some(out: &impl AsFd, stored: &Stored, at: usize, bytes_max: usize) -> io::Result<usize> {
+        let (file, from) = stored.system_file().ok_or(Errno::BADF)?;
+        let from = from + at as u64;
         let count = bytes_max.min(stored.bytes() - at);
-        sendfile(out, file, Some(&mut offset), count)
+        match retry_on_intr(|| sendfile(out, file, Some(&mut from.clone()), count))? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            sent => Ok(sent),
+        }
     }
 }

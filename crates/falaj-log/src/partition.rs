@@ -564,8 +564,8 @@ impl Partition {
     /// # Errors
     /// [`LogError::Overtaken`] before the start, [`LogError::BeyondEnd`] after the end.
     pub fn read(&self, offset: i64, bytes_max: usize) -> Result<Slice, LogError> {
-        self.at(offset, bytes_max, |place, slice| {
-            let batches = place.read(&*self.around.disk, (offset, slice.end), bytes_max)?;
+        self.at(offset, bytes_max, |span, slice| {
+            let batches = span.read((offset, slice.end), bytes_max)?;
             Ok(Slice { batches, ..slice })
         })
         .map(|(slice, read)| read.unwrap_or(slice))
@@ -578,17 +578,16 @@ impl Partition {
     /// # Errors
     /// As [`Partition::read`].
     pub fn locate(&self, offset: i64, bytes_max: usize) -> Result<Located, LogError> {
-        self.at(offset, bytes_max, |place, slice| {
-            let (disk, bounds) = (&*self.around.disk, (offset, slice.end));
-            if let Some(batches) = place.locate(disk, bounds, bytes_max)? {
-                let (start, end) = (slice.start, slice.end);
+        self.at(offset, bytes_max, |span, slice| {
+            let (start, end) = (slice.start, slice.end);
+            if let Some(batches) = span.locate(offset)? {
                 return Ok(Located::Stored {
                     batches,
                     start,
                     end,
                 });
             }
-            let batches = place.read(disk, bounds, bytes_max)?;
+            let batches = span.read((offset, end), bytes_max)?;
             Ok(Located::Read(Slice { batches, ..slice }))
         })
         .map(|(slice, located)| located.unwrap_or(Located::Read(slice)))
@@ -600,17 +599,24 @@ impl Partition {
         &self,
         offset: i64,
         bytes_max: usize,
-        look: impl Fn(&Place, Slice) -> Result<T, LogError>,
+        look: impl Fn(&Span, Slice) -> Result<T, LogError>,
     ) -> Result<(Slice, Option<T>), LogError> {
         loop {
             let (slice, place) = self.place(offset, bytes_max)?;
-            let Some(place) = place else {
-                return Ok((slice, None));
+            let (closed, looked) = match place {
+                None => return Ok((slice, None)),
+                Some(Place::Active(span)) => (None, look(&span, slice.clone())),
+                Some(Place::Closed(closed)) => {
+                    let bounds = (offset, slice.end, bytes_max);
+                    let span = Span::of_closed(&closed, &*self.around.disk, bounds);
+                    let looked = span.and_then(|span| look(&span, slice.clone()));
+                    (Some(closed), looked)
+                }
             };
-            match look(&place, slice.clone()) {
+            match looked {
                 Ok(found) => return Ok((slice, Some(found))),
                 // Retention or the cleaner took the segment between the look and the read.
-                Err(_) if place.closed().is_some_and(|c| self.gone(c)) => {}
+                Err(_) if closed.is_some_and(|closed| self.gone(&closed)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -652,13 +658,14 @@ impl Partition {
         } else {
             let (index, extent) = (&state.active.index, &state.active.extent);
             let from = index.at_offset(offset);
-            Place::Active {
+            Place::Active(Span {
                 path: state.active.path.clone(),
                 file: Arc::clone(&state.active.file),
                 from,
                 to: within(index, extent, from, (state.end, bytes_max)),
                 length: extent.bytes,
-            }
+                gaps: false,
+            })
         };
         Ok((slice, Some(place)))
     }
@@ -849,13 +856,20 @@ pub(crate) fn outlived(extent: &Extent, settings: &Settings, now_ms: i64) -> boo
 /// Where to read.
 enum Place {
     Closed(Arc<Closed>),
-    Active {
-        path: PathBuf,
-        file: Arc<dyn SegmentFile>,
-        from: u64,
-        to: u64,
-        length: u64,
-    },
+    Active(Span),
+}
+
+/// An open segment, and which part of it is looked at.
+struct Span {
+    path: PathBuf,
+    file: Arc<dyn SegmentFile>,
+    /// Where the batch with the offset that is asked for stands, or a little before.
+    from: u64,
+    /// The boundary between batches up to which as many are known as may be given.
+    to: u64,
+    length: u64,
+    /// Whether offsets may be missing between its batches.
+    gaps: bool,
 }
 
 /// A boundary between batches of a segment at most `bytes_max` bytes after byte `from`, with none
@@ -869,70 +883,38 @@ fn within(index: &Index, extent: &Extent, from: u64, (end, bytes_max): (i64, usi
     }
 }
 
-impl Place {
+impl Span {
+    fn of_closed(
+        closed: &Closed,
+        disk: &dyn Disk,
+        (offset, end, bytes_max): (i64, i64, usize),
+    ) -> Result<Self, LogError> {
+        let file = closed.open(disk)?;
+        let index = closed.index(&*file)?;
+        let from = index.at_offset(offset);
+        Ok(Self {
+            path: closed.path.clone(),
+            file,
+            from,
+            to: within(&index, &closed.extent, from, (end, bytes_max)),
+            length: closed.extent.bytes,
+            gaps: closed.gaps(),
+        })
+    }
+
     /// Many batches from the one that holds `offset` on; none where there are few.
-    fn locate(
-        &self,
-        disk: &dyn Disk,
-        (offset, end): (i64, i64),
-        bytes_max: usize,
-    ) -> Result<Option<Stored>, LogError> {
-        if (bytes_max as u64) < STORED_BYTES_MIN {
+    fn locate(&self, offset: i64) -> Result<Option<Stored>, LogError> {
+        if self.to.saturating_sub(self.from) < STORED_BYTES_MIN {
             return Ok(None);
         }
-        let (path, file, from, to, gaps) = match self {
-            Self::Active {
-                path,
-                file,
-                from,
-                to,
-                ..
-            } => (path, Arc::clone(file), *from, *to, false),
-            Self::Closed(closed) => {
-                let file = closed.open(disk)?;
-                let index = closed.index(&*file)?;
-                let from = index.at_offset(offset);
-                let to = within(&index, &closed.extent, from, (end, bytes_max));
-                (&closed.path, file, from, to, closed.gaps())
-            }
-        };
-        if to.saturating_sub(from) < STORED_BYTES_MIN {
-            return Ok(None);
-        }
-        Stored::of(path, file, (from, to), (offset, gaps)).map(Some)
+        let file = Arc::clone(&self.file);
+        let span = (self.from, self.to);
+        Stored::of(&self.path, file, span, (offset, self.gaps)).map(Some)
     }
 
-    fn closed(&self) -> Option<&Arc<Closed>> {
-        match self {
-            Self::Closed(closed) => Some(closed),
-            Self::Active { .. } => None,
-        }
-    }
-
-    fn read(
-        &self,
-        disk: &dyn Disk,
-        (offset, end): (i64, i64),
-        bytes_max: usize,
-    ) -> Result<Bytes, LogError> {
-        match self {
-            Self::Active {
-                path,
-                file,
-                from,
-                length,
-                ..
-            } => {
-                let bounds = (offset, end, false);
-                window(path, &**file, (*from, *length), bounds, bytes_max)
-            }
-            Self::Closed(closed) => {
-                let file = closed.open(disk)?;
-                let from = closed.index(&*file)?.at_offset(offset);
-                let span = (from, closed.extent.bytes);
-                let bounds = (offset, end, closed.gaps());
-                window(&closed.path, &*file, span, bounds, bytes_max)
-            }
-        }
+    fn read(&self, (offset, end): (i64, i64), bytes_max: usize) -> Result<Bytes, LogError> {
+        let span = (self.from, self.length);
+        let bounds = (offset, end, self.gaps);
+        window(&self.path, &*self.file, span, bounds, bytes_max)
     }
 }

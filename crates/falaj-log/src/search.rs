@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::disk::SegmentFile;
 use crate::partition::Partition;
-use crate::segment::Closed;
+use crate::segment::{Closed, head_at};
 use crate::{HEAD_BYTES, Head, LogError, Record, Records};
 
 /// Offset and timestamp of a record.
@@ -208,16 +208,8 @@ impl Held {
         mut each: impl FnMut(&Head, ReadBatch<'_>) -> Result<ControlFlow<()>, LogError>,
     ) -> Result<(), LogError> {
         let mut at = from;
-        let mut buffer = [0; HEAD_BYTES];
         while at < self.bytes {
-            file.read_at(&mut buffer, at)
-                .map_err(LogError::files("read", &self.path))?;
-            let head = Head::parse(&buffer).filter(|head| head.bytes as u64 <= self.bytes - at);
-            let head = head.ok_or_else(|| LogError::Damaged {
-                path: self.path.clone(),
-                at,
-                what: "no batch starts here".into(),
-            })?;
+            let head = head_at(&self.path, file, at, self.bytes)?;
             if head.base >= readable.end {
                 return Ok(());
             }

@@ -241,17 +241,8 @@ impl Index {
             .and_then(|saved| Self::decode(&saved))
             .filter(|index| index.bytes <= bytes)
             .unwrap_or_default();
-        let mut buffer = [0; HEAD_BYTES];
         while index.bytes < bytes {
-            let at = index.bytes;
-            file.read_at(&mut buffer, at)
-                .map_err(LogError::files("read", segment))?;
-            let head = Head::parse(&buffer).ok_or_else(|| LogError::Damaged {
-                path: segment.to_owned(),
-                at,
-                what: "no batch starts here".into(),
-            })?;
-            index.add(&head);
+            index.add(&head_at(segment, file, index.bytes, u64::MAX)?);
         }
         Ok(index)
     }
@@ -299,6 +290,25 @@ impl Index {
                 .collect(),
         })
     }
+}
+
+/// The head of the batch that starts at byte `at` of a segment and ends by byte `to`.
+pub(crate) fn head_at(
+    path: &Path,
+    file: &dyn SegmentFile,
+    at: u64,
+    to: u64,
+) -> Result<Head, LogError> {
+    let mut buffer = [0; HEAD_BYTES];
+    file.read_at(&mut buffer, at)
+        .map_err(LogError::files("read", path))?;
+    Head::parse(&buffer)
+        .filter(|head| head.bytes as u64 <= to - at)
+        .ok_or_else(|| LogError::Damaged {
+            path: path.to_owned(),
+            at,
+            what: "no batch starts here".into(),
+        })
 }
 
 /// A segment that is full: it never changes again (the cleaner puts another in its place). Its file is opened for each read, so that a long

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::SegmentFile;
-use crate::{HEAD_BYTES, Head, LogError, Slice};
+use crate::segment::head_at;
+use crate::{LogError, Slice};
 
 /// Less than this is read at once: it costs no more than looking where it ends.
 pub(crate) const STORED_BYTES_MIN: u64 = 128 * 1024;
@@ -45,7 +46,6 @@ impl Stored {
         (mut from, to): (u64, u64),
         (offset, gaps): (i64, bool),
     ) -> Result<Self, LogError> {
-        let mut buffer = [0; HEAD_BYTES];
         loop {
             let damaged = |what: &str| LogError::Damaged {
                 path: path.to_owned(),
@@ -55,10 +55,7 @@ impl Stored {
             if from >= to {
                 return Err(damaged("the index and the batches differ"));
             }
-            file.read_at(&mut buffer, from)
-                .map_err(LogError::files("read", path))?;
-            let head = Head::parse(&buffer).filter(|head| head.bytes as u64 <= to - from);
-            let head = head.ok_or_else(|| damaged("no batch starts here"))?;
+            let head = head_at(path, &*file, from, to)?;
             if head.next() > offset {
                 if head.base > offset && !gaps {
                     return Err(damaged("a batch has a wrong offset"));

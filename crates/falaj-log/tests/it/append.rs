@@ -1,16 +1,14 @@
 //! Appending, reading, topics.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use falaj_log::{Batches, Durability, Log, LogError, LogOptions, Records, Settings, valid_name};
+use falaj_log::{Batches, Durability, LogError, Records, Settings, valid_name};
 
 use crate::support::{
-    Faulty, FaultyDisk, batch, counted, encode, numbers, open, options, padded, record,
-    small_segments,
+    Faulty, batch, counted, encode, numbers, on, open, padded, record, small_segments,
 };
 
 #[test]
@@ -161,14 +159,7 @@ fn no_garbage_makes_the_record_reader_panic() {
 fn nobody_reads_what_is_not_synced_and_one_sync_serves_many() {
     let dir = tempfile::tempdir().unwrap();
     let faulty = Faulty::with_room(i64::MAX);
-    let log = Log::open(
-        dir.path(),
-        LogOptions {
-            disk: Arc::new(FaultyDisk(Arc::clone(&faulty))),
-            ..options()
-        },
-    )
-    .unwrap();
+    let log = on(&faulty, dir.path());
     let topic = log.create("t", 1, Settings::default()).unwrap();
     let partition = topic.partition(0).unwrap();
     let (advanced, told) = mpsc::channel();
@@ -206,8 +197,7 @@ fn nobody_reads_what_is_not_synced_and_one_sync_serves_many() {
 fn durability_os_acknowledges_without_a_sync() {
     let dir = tempfile::tempdir().unwrap();
     let faulty = Faulty::with_room(i64::MAX);
-    let disk = Arc::new(FaultyDisk(Arc::clone(&faulty)));
-    let log = Log::open(dir.path(), LogOptions { disk, ..options() }).unwrap();
+    let log = on(&faulty, dir.path());
     let settings = Settings {
         durability: Durability::Os,
         ..Settings::default()

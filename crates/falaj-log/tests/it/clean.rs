@@ -13,8 +13,7 @@ use falaj_log::{
 use kafka_protocol::records::{Record, RecordBatchDecoder};
 
 use crate::support::{
-    COMPRESSIONS, Dice, Faulty, FaultyDisk, by_producer, copy, long, options, packed, record,
-    segments,
+    COMPRESSIONS, Dice, Faulty, by_producer, copy, long, on, options, packed, record, segments,
 };
 
 /// How long tombstones stay.
@@ -328,8 +327,7 @@ fn a_crash_at_any_step_leaves_the_old_or_the_new_of_each_segment() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("a");
     let faulty = Faulty::with_room(i64::MAX);
-    let disk = Arc::new(FaultyDisk(Arc::clone(&faulty)));
-    let log = Log::open(&folder, LogOptions { disk, ..options() }).unwrap();
+    let log = on(&faulty, &folder);
     let mut model = written(&log);
     // One round before, so that cleaned segments are cleaned again.
     log.clean(1);
@@ -411,8 +409,7 @@ fn a_step_that_fails_leaves_the_old_or_the_new_and_the_next_time_goes_well() {
     while failed {
         let dir = tempfile::tempdir().unwrap();
         let faulty = Faulty::with_room(i64::MAX);
-        let disk = Arc::new(FaultyDisk(Arc::clone(&faulty)));
-        let log = Log::open(dir.path(), LogOptions { disk, ..options() }).unwrap();
+        let log = on(&faulty, dir.path());
         let mut model = written(&log);
         let before = model.expected();
         model.clean(active(dir.path()), 1);

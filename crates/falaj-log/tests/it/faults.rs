@@ -1,19 +1,11 @@
 //! A disk that is full, and a disk that fails.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use falaj_log::{Log, LogError, LogOptions, Settings};
+use falaj_log::{LogError, Settings};
 use falaj_record::Hint;
 
-use crate::support::{
-    Faulty, FaultyDisk, batch, copy, counted, numbers, open, options, small_segments,
-};
-
-fn on(faulty: &Arc<Faulty>, folder: &std::path::Path) -> Log {
-    let disk = Arc::new(FaultyDisk(Arc::clone(faulty)));
-    Log::open(folder, LogOptions { disk, ..options() }).unwrap()
-}
+use crate::support::{Faulty, batch, copy, counted, numbers, on, open, small_segments};
 
 #[test]
 fn a_full_disk_fails_the_append_and_writing_goes_on_when_there_is_room() {

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use falaj_log::{Appended, Batches, Log, LogError, LogOptions, Partition, Settings};
 
 use crate::support::{
-    Faulty, FaultyDisk, batch, by_producer, copy, encode, numbers, open, options, record, resealed,
+    Faulty, batch, by_producer, copy, encode, numbers, on, open, options, record, resealed,
     small_segments,
 };
 
@@ -91,8 +91,7 @@ fn a_batch_sent_again_has_its_first_offsets_over_restarts_and_crashes_too() {
 fn who_sends_again_is_told_when_the_first_one_is_durable() {
     let dir = tempfile::tempdir().unwrap();
     let faulty = Faulty::with_room(i64::MAX);
-    let disk = Arc::new(FaultyDisk(Arc::clone(&faulty)));
-    let log = Log::open(dir.path(), LogOptions { disk, ..options() }).unwrap();
+    let log = on(&faulty, dir.path());
     let topic = log.create("t", 1, Settings::default()).unwrap();
     let partition = topic.partition(0).unwrap();
     faulty.gate.set(true);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use falaj_log::{Head, Log, LogError, LogOptions, Settings};
 
 use crate::support::{
-    Dice, Faulty, FaultyDisk, batch, copy, counted, numbers, open, options, segments,
+    Dice, Faulty, FaultyDisk, batch, copy, counted, numbers, on, open, options, segments,
     small_segments,
 };
 
@@ -355,8 +355,7 @@ fn what_a_crashed_process_wrote_is_synced_before_it_is_read() {
     let (_log, end) = written(&dir.path().join("a"), 5, Settings::default());
     copy(&dir.path().join("a"), &dir.path().join("b"));
     let faulty = Faulty::with_room(i64::MAX);
-    let disk = Arc::new(FaultyDisk(Arc::clone(&faulty)));
-    let log = Log::open(&dir.path().join("b"), LogOptions { disk, ..options() }).unwrap();
+    let log = on(&faulty, &dir.path().join("b"));
     assert!(faulty.syncs.load(std::sync::atomic::Ordering::SeqCst) > 0);
     assert_eq!(read_all(&log), counted(0..end));
     // A disk that fails just then is an error, not a log that reads what may vanish.

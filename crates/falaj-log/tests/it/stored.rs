@@ -1,12 +1,12 @@
 //! What is passed on as it lies is what a read gives.
 
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 
 use bytes::BytesMut;
-use falaj_log::{Batches, Located, Log, LogError, LogOptions, Partition, Settings, Stored};
+use falaj_log::{Batches, Located, Log, LogError, Partition, Settings, Stored};
 
-use crate::support::{Dice, Faulty, FaultyDisk, options, padded, segments, small_segments};
+use crate::support::{Dice, Faulty, on, options, padded, segments, small_segments};
 
 fn bytes(stored: &Stored) -> Vec<u8> {
     let mut all = vec![0; stored.bytes()];
@@ -92,14 +92,7 @@ fn what_is_located_is_the_beginning_of_what_is_read() {
 fn what_is_not_synced_is_not_located() {
     let dir = tempfile::tempdir().unwrap();
     let faulty = Faulty::with_room(i64::MAX);
-    let log = Log::open(
-        dir.path(),
-        LogOptions {
-            disk: Arc::new(FaultyDisk(Arc::clone(&faulty))),
-            ..options()
-        },
-    )
-    .unwrap();
+    let log = on(&faulty, dir.path());
     let topic = log.create("t", 1, Settings::default()).unwrap();
     let partition = topic.partition(0).unwrap();
     for n in 0..5 {

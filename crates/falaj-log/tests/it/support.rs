@@ -149,6 +149,12 @@ pub fn small_segments(segment_bytes: u64) -> Settings {
     }
 }
 
+/// A log on a disk that fails on demand.
+pub fn on(faulty: &Arc<Faulty>, folder: &Path) -> Log {
+    let disk = Arc::new(FaultyDisk(Arc::clone(faulty)));
+    Log::open(folder, LogOptions { disk, ..options() }).unwrap()
+}
+
 pub fn open(folder: &Path) -> Log {
     Log::open(folder, options()).unwrap()
 }
