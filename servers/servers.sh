@@ -24,6 +24,8 @@ case $act in
         # One after the other: side by side they would only wait for the cores.
         "$servers/kafka/start.sh" "$work/kafka" "$kafka" "$((kafka + 1))"
         health kafka "$kafka"
+        mkdir -p "$work/cassandra"
+        touch "$work/cassandra/durable"
         "$servers/cassandra/start.sh" "$work/cassandra" "$cassandra" "$((cassandra + 1))" "$((cassandra + 2))"
         health cassandra "$cassandra"
         "$servers/mongo/start.sh" "$work/mongo" "$mongo"

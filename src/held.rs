@@ -152,6 +152,14 @@ impl Decided {
         Ok(Self { parts, rejects_end })
     }
 
+    /// Of a source that gives nothing twice: the rejects are counted up to offset `rejects_end`.
+    pub fn counted(rejects_end: i64) -> Self {
+        Self {
+            rejects_end,
+            ..Self::default()
+        }
+    }
+
     /// Leaves out of `passage` what was decided before, and says how much that is.
     pub fn take_out(&self, part: i32, passage: &mut Passage) -> Earlier {
         let mut earlier = Earlier::default();

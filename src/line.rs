@@ -16,8 +16,8 @@ use falaj_privacy::{
     PublisherState, Seen, source_identity,
 };
 use falaj_record::{
-    At, Fetched, Ledger, Outbound, Positions, Publication, Reject, Src, TopicLedger, ViewKind,
-    ViewUpdate,
+    At, Fetched, Ledger, Outbound, Positions, Publication, Reason, Reject, Src, TopicLedger,
+    ViewKind, ViewUpdate,
 };
 use falaj_serve::{Hub, Time};
 use falaj_sinks::{
@@ -107,6 +107,8 @@ pub struct Derive {
     idle_after: Duration,
     /// When each partition last gave records.
     moved: BTreeMap<i32, Instant>,
+    /// Whether it was said that the topic holds what this pipeline has not cleared.
+    told_not_cleared: bool,
     notes: Arc<Notes>,
 }
 
@@ -128,11 +130,15 @@ impl Intake {
         let id = source_identity(&self.keys, source.kind(), source.material());
         let kept = locked(&self.state).clone();
         let topic = self.topic.as_ref();
-        let mut state = resume_source(source, &id, kept, topic).await?;
+        let (mut state, rejects_end) = resume_source(source, &id, kept, topic).await?;
         if source.rereads() {
             let decided = Decided::look(&state, source.parted(), topic).await;
             self.decided = decided.map_err(|e| Failure::stage(&e))?;
             state.passed(&self.decided);
+        } else {
+            // Not before something was published beyond them: a source that goes on with what was
+            // interrupted has to know its rejects.
+            self.decided = Decided::counted(rejects_end);
         }
         *locked(&self.state) = state;
         Ok(true)
@@ -370,6 +376,31 @@ impl Derive {
         Ok(fetched.unwrap_or_default())
     }
 
+    /// Says once that the topic holds records of somebody else: they may be all of it, where a data
+    /// directory was lost with its key.
+    fn tell_not_cleared(&mut self, rejects: &[Reject]) {
+        let not_cleared = |reject: &&Reject| reject.reason == Reason::NotCleared;
+        let Some(first) = rejects.iter().find(not_cleared) else {
+            return;
+        };
+        if std::mem::replace(&mut self.told_not_cleared, true) {
+            return;
+        }
+        let place = match first.at {
+            At::Topic { partition, offset } => {
+                format!(", the first at partition {partition}, offset {offset}")
+            }
+            _ => String::new(),
+        };
+        crate::stdio::warn(
+            &Fault::new(format!(
+                "topic `{}` holds records that were not cleared with this pipeline's key{place}; they are rejects",
+                self.topic_name
+            ))
+            .hint("where the data directory is a new one, put back `keys` of the old one or choose another `topic.name`; where another program writes there, let it write to a topic of its own and read that by `[source.kafka]`"),
+        );
+    }
+
     /// Whether nothing more was to be had behind what was just read.
     pub fn is_near_end(fetched: &[Fetched]) -> bool {
         fetched.iter().all(|part| part.next >= part.end)
@@ -408,6 +439,7 @@ impl Derive {
         for reject in &rejects {
             *self.rejects.entry(reject.reason.to_string()).or_insert(0) += 1;
         }
+        self.tell_not_cleared(&rejects);
         self.notes.note(|noted| {
             noted.decoded += out;
             noted.late += late_count;
@@ -883,6 +915,7 @@ pub async fn open(
         moved: (0..partitions.cast_signed())
             .map(|p| (p, Instant::now()))
             .collect(),
+        told_not_cleared: false,
         notes: Arc::clone(&notes),
     };
     derive.show_all()?;
@@ -1064,9 +1097,10 @@ async fn resume_source(
     id: &Arc<str>,
     kept: SourceState,
     topic: &dyn Topic,
-) -> Result<SourceState, Failure> {
+) -> Result<(SourceState, i64), Failure> {
     let mut state = kept;
     state.turn_to(id);
+    let mut rejects_end = state.rejects_from;
     if !source.rereads() {
         let held = topic.highest(id).await.map_err(|e| Failure::stage(&e))?;
         let after = state.positions.get(&0).copied().unwrap_or(0);
@@ -1080,7 +1114,7 @@ async fn resume_source(
             state.ends.advance(offsets.partition, offsets.end);
         }
         let mut rejected = None;
-        held::rejects(topic, 0, |_, reject| {
+        let end = held::rejects(topic, state.rejects_from, |_, reject| {
             let At::Source { source, position } = &reject.at else {
                 return;
             };
@@ -1094,8 +1128,8 @@ async fn resume_source(
                 highest = highest.max(*position);
             }
         })
-        .await
-        .map_err(|e| Failure::stage(&e))?;
+        .await;
+        rejects_end = end.map_err(|e| Failure::stage(&e))?;
         state.positions.insert(0, highest);
         let held = Held {
             records: held,
@@ -1107,7 +1141,7 @@ async fn resume_source(
     for (part, position) in &state.positions {
         source.resume_after(*part, *position);
     }
-    Ok(state)
+    Ok((state, rejects_end))
 }
 
 /// The views with the checkpoint's state; those to be rebuilt from the topic as far as it goes back.

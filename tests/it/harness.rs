@@ -132,6 +132,14 @@ impl Workplace {
         serde_json::from_str(text.lines().last().expect("a last line")).expect("the ledger")
     }
 
+    /// The newest checkpoint; positions and counts are JSON in it.
+    pub fn newest_checkpoint(&self) -> String {
+        let files = std::fs::read_dir(self.data().join("checkpoints")).expect("checkpoints");
+        let newest = files.map(|file| file.unwrap().path()).max();
+        let bytes = std::fs::read(newest.expect("a checkpoint")).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// What `tap --at topic --json` prints for a pipeline that is not running.
     pub fn tap(&self, pipeline: &Path) -> PathBuf {
         let data = self.data().display().to_string();

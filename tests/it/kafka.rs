@@ -83,6 +83,28 @@ fn the_same_file_gives_the_same_views_on_a_real_cluster() {
     assert_eq!(lags, ["0"; 4], "{lines}");
 }
 
+/// The topic outlives a data directory; the key that cleared its records does not.
+#[test]
+fn a_new_data_directory_is_told_that_the_topic_is_of_another_key() {
+    let Some(kafka) = shared() else { return };
+    let place = Workplace::new();
+    people(&place, 1_000, "lost");
+    let pipeline = pipeline(&place, FILE, &kafka.brokers(), "it.lost");
+    place.run_to_end(&pipeline, &[]);
+    std::fs::remove_dir_all(place.data()).unwrap();
+    let done = output(place.run_args(&pipeline, &["--until-caught-up"]));
+    let said = stderr(&done);
+    assert!(done.status.success(), "{said}");
+    let told = said.matches("holds records that were not cleared").count();
+    assert_eq!(told, 1, "{said}");
+    assert!(said.contains("put back `keys`"), "{said}");
+    let line = stdout(&done);
+    let ledger: Value = serde_json::from_str(line.lines().last().unwrap()).unwrap();
+    assert_balanced(&ledger);
+    assert_eq!(ledger["topic"]["rejected"], 1_000);
+    assert_eq!(ledger["topic"]["out"], 1_000);
+}
+
 #[test]
 fn kill_9_of_falaj_loses_and_doubles_nothing_on_a_cluster() {
     let Some(kafka) = shared() else { return };

@@ -56,6 +56,32 @@ fn standard_input_is_read_to_its_end() {
     assert!(crate::harness::stdout(&done).contains(r#""published":1"#));
 }
 
+/// What a source gives once is not asked again, so a start looks only for rejects that no checkpoint
+/// counts yet: not through all that there ever were.
+#[test]
+fn rejects_that_are_counted_are_not_looked_through_at_each_start() {
+    let place = Workplace::new();
+    let pipeline = place.pipeline("[source.file]\npath = \"-\"");
+    let (mut counted, mut input) = (0, String::new());
+    for run in 0..3 {
+        let bad = "no record\n".repeat(run + 1);
+        input += &format!("{bad}{{\"nat\":\"DE\",\"email\":\"p{run}@example.com\"}}\n");
+        let input = place.write("input.ndjson", input.as_bytes());
+        let done = crate::harness::falaj(place.run_args(&pipeline, &["--until-caught-up"]))
+            .stdin(std::fs::File::open(input).unwrap())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", stderr(&done));
+        let kept = place.newest_checkpoint();
+        assert!(
+            kept.contains(&format!("\"rejects_from\":{counted},")),
+            "{kept}"
+        );
+        counted += run + 1;
+        assert!(kept.contains(&format!("\"rejected\":{counted},")), "{kept}");
+    }
+}
+
 #[test]
 fn what_cannot_be_used_is_rejected_with_position_and_reason_and_the_rest_goes_on() {
     let place = Workplace::new();

@@ -44,7 +44,6 @@ impl Connection {
         }
         if self.has_keyspace().await? {
             findings.extend(self.replicas(making));
-            findings.extend(self.durability().await?);
             for view in views {
                 let finding = self.table(making, view, retention).await?;
                 findings.extend(finding);
@@ -52,6 +51,7 @@ impl Connection {
         } else {
             findings.extend(self.no_keyspace(making, views).await?);
         }
+        findings.extend(self.durability().await?);
         Ok(found)
     }
 
@@ -235,7 +235,8 @@ impl Connection {
         })
     }
 
-    /// Whether what is acknowledged may be lost by a power cut, as far as this user may know.
+    /// Whether what is acknowledged may be lost with a node's process or power, as far as this user
+    /// may know.
     async fn durability(&self) -> Result<Option<Finding>, SinkError> {
         let (name, state) = (&self.access.keyspace, self.session.get_cluster_state());
         let keyspace = state.get_keyspace(name);
@@ -252,7 +253,7 @@ impl Connection {
         let periodic = sync.is_some_and(|sync| sync == "periodic");
         let alone = self.nodes_near() == 1;
         Ok((periodic && alone).then(|| Finding {
-            what: "the only node acknowledges rows before they are on its disk: a power cut loses the newest".into(),
+            what: "the only node acknowledges rows before they are in its log: a kill or a power cut loses the newest".into(),
             hint: "set `commitlog_sync: batch` in cassandra.yaml, or have three replicas".into(),
             fatal: false,
         }))

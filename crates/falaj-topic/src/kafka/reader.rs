@@ -27,8 +27,13 @@ use crate::encode::{POLICY_HEADER, SRC_HEADER};
 const PAUSE_MS: &str = "5";
 /// How long a broker holds a fetch that finds nothing; the end of a partition is told after it.
 const HOLD_MS: &str = "100";
-/// What is read ahead at most.
-const AHEAD_KILOBYTES: &str = "32768";
+/// What is read ahead at most, of all partitions together: each has a queue of its own, and the
+/// library bounds queues. A small message takes several times its bytes there, so both are bounded.
+const AHEAD_KILOBYTES: i32 = 32 << 10;
+const AHEAD_MESSAGES: i32 = 100_000;
+/// What each partition may have however many there are.
+const AHEAD_KILOBYTES_MIN: i32 = 1 << 10;
+const AHEAD_MESSAGES_MIN: i32 = 1_000;
 /// Events of the client served with each fetch.
 const EVENTS_A_TURN: usize = 4;
 /// What a message counts beside its bytes, so that tiny ones do not make endless lists.
@@ -94,7 +99,11 @@ impl Reader {
         };
         unless_set("fetch.queue.backoff.ms", PAUSE_MS);
         unless_set("fetch.wait.max.ms", HOLD_MS);
-        unless_set("queued.max.messages.kbytes", AHEAD_KILOBYTES);
+        let share = |all: i32, least: i32| (all / partitions.max(1)).max(least).to_string();
+        let kilobytes = share(AHEAD_KILOBYTES, AHEAD_KILOBYTES_MIN);
+        unless_set("queued.max.messages.kbytes", &kilobytes);
+        let messages = share(AHEAD_MESSAGES, AHEAD_MESSAGES_MIN);
+        unless_set("queued.min.messages", &messages);
         unless_set("fetch.error.backoff.ms", "100");
         settings
             .set("group.id", group)

@@ -42,8 +42,10 @@ const SURE_AFTER: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What a record takes in a batch beside what it counts itself.
 const BATCH_EXTRA_BYTES: usize = 100;
-/// How much is read at once where rejects are listed, or looked through.
+/// How much is read at once where records are looked through ..
 const SCAN_BYTES: usize = 1 << 20;
+/// .. and where rejects are listed: a few hundred of them.
+const LIST_BYTES: usize = 64 << 10;
 
 /// A topic of a cluster, as all who use it share it.
 pub(super) struct KafkaTopic {
@@ -701,9 +703,11 @@ impl Topic for KafkaTopic {
             .unwrap_or(0);
         let mut positions = Positions::default();
         positions.advance(0, from.max(start));
-        let mut rejects = Vec::new();
-        while rejects.len() < count_max {
-            let fetched = match topic.fetch(&positions, SCAN_BYTES, Duration::ZERO).await {
+        let (mut rejects, mut piece) = (Vec::new(), 0);
+        // Who lists on from the last one goes on with the same reader, so nothing is read that is
+        // not given: that would be fetched again.
+        while rejects.is_empty() || rejects.len() + piece <= count_max {
+            let fetched = match topic.fetch(&positions, LIST_BYTES, Duration::ZERO).await {
                 // Listed from beyond the end there is nothing.
                 Err(TopicError::BeyondEnd { .. }) => break,
                 fetched => fetched?,
@@ -711,6 +715,7 @@ impl Topic for KafkaTopic {
             if fetched.is_empty() {
                 break;
             }
+            piece = fetched.iter().map(|part| part.messages.len()).sum();
             for part in fetched {
                 positions.advance(part.partition, part.next);
                 for message in part.messages {
