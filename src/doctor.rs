@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use falaj_record::{Hint, ViewInfo};
-use falaj_sinks::{Inspection, Places, SinkConfig, SinkError};
+use falaj_sinks::{Inspection, Places, SinkConfig, SinkError, is_this_machine};
 use falaj_source::SourceConfig;
-use falaj_topic::{Broker, Drift, TopicConfig, TopicDescription, TopicError};
+use falaj_topic::{Broker, ClientOption, Drift, TopicConfig, TopicDescription, TopicError};
 use futures::future::{join, join_all};
 use serde_json::{Value, json};
 
@@ -161,7 +161,32 @@ async fn own_topic(plan: &Plan) -> Finding {
         Some(topic) => content(&topic),
         None => "the topic is not there yet: `falaj run` makes it".to_owned(),
     });
+    let found = told_where_exposed(found, config);
     with_drifts(found, config, broker.drift(config).await)
+}
+
+/// Whether records leave the machine without TLS.
+fn exposed(config: &TopicConfig) -> bool {
+    let plain = match config.options.get("security.protocol") {
+        None => true,
+        Some(ClientOption::Text(protocol)) => !protocol.to_ascii_lowercase().ends_with("ssl"),
+        Some(_) => false,
+    };
+    let here = |broker: &str| {
+        let broker = broker.trim();
+        is_this_machine(broker.rsplit_once(':').map_or(broker, |(host, _)| host))
+    };
+    plain && !config.brokers.split(',').all(here)
+}
+
+fn told_where_exposed(found: Finding, config: &TopicConfig) -> Finding {
+    if !exposed(config) {
+        return found;
+    }
+    found.warned(
+        Fault::new("records travel the network without TLS")
+            .hint("let the brokers listen with TLS, and write `security.protocol = \"SSL\"` (`SASL_SSL` with a login) in `[topic.options]`"),
+    )
 }
 
 /// The topic that others write raw records to, where it is on a cluster.
@@ -385,6 +410,25 @@ mod tests {
             inspected(None, vec![finding(false)]).line(),
             "connect   sink `people` at db1:9042: Cassandra 5.0.9, 1 warning"
         );
+    }
+
+    #[test]
+    fn records_that_leave_the_machine_without_tls_are_noticed() {
+        for (brokers, protocol, expected) in [
+            ("127.0.0.1:9092, localhost:9093,[::1]:9092", None, false),
+            ("127.0.0.1:9092,kafka1:9092", None, true),
+            ("kafka1", Some("SASL_PLAINTEXT"), true),
+            ("kafka1:9093", Some("sasl_ssl"), false),
+        ] {
+            let protocol = protocol.map(|text| ClientOption::Text(text.into()));
+            let option = protocol.map(|option| ("security.protocol".to_owned(), option));
+            let config = TopicConfig {
+                brokers: brokers.into(),
+                options: option.into_iter().collect(),
+                ..TopicConfig::default()
+            };
+            assert_eq!(exposed(&config), expected, "{brokers}");
+        }
     }
 
     #[test]

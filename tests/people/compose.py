@@ -214,7 +214,11 @@ def falaj():
     sets = [word for word in command if word.startswith("--set=")]
     check = ["/usr/local/bin/falaj", "check", command[1], "--connect", *sets]
     looked = subprocess.run(inside("falaj", check), env=environment("falaj"), capture_output=True, text=True)
-    if looked.returncode != 0 or "warning" in looked.stdout:
+    # The containers' own network, of this machine alone, is without TLS; nothing else may be said.
+    allowed = ["topic `messages`: records", "sink `cassandra`: rows and login", "sink `mongodb`: rows and login"]
+    allowed = [f"warning: {part} travel the network without TLS" for part in allowed]
+    warnings = [line for line in looked.stderr.splitlines() if line.startswith("warning:")]
+    if looked.returncode != 0 or warnings != allowed:
         sys.exit(f"the doctor is not content: {looked.stdout}{looked.stderr}")
     running = start("falaj", ["/usr/local/bin/falaj", *command, *source])
     written = ["local", "cassandra", "mongodb"]

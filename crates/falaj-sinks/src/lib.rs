@@ -20,6 +20,7 @@ mod pending;
 mod sqlite;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,6 +39,16 @@ pub use sqlite::{SqliteConfig, SqliteSink};
 
 /// Every kind of sink this version has; `type = ".."` of a `[sinks.NAME]` table names one.
 pub const KINDS: &[Kind] = &[cassandra::KIND, sqlite::KIND, self::mongodb::KIND];
+
+/// Whether what goes to `host` stays on this machine, as far as its name tells.
+#[must_use]
+pub fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host
+            .parse()
+            .is_ok_and(|address: IpAddr| address.is_loopback())
+}
 
 /// How long a store keeps the rows of a view after their last write, by the view's name. A view
 /// that is not in it is kept without end.

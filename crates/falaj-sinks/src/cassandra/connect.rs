@@ -27,7 +27,7 @@ use scylla::statement::unprepared::Statement;
 
 use super::CassandraConfig;
 use super::failure::Of;
-use crate::{Places, SinkError};
+use crate::{Places, SinkError, is_this_machine};
 
 /// Longest wait for one node.
 const NODE_WAIT: Duration = Duration::from_secs(5);
@@ -81,6 +81,17 @@ impl Access {
             keyspace: config.keyspace.clone(),
             timeout: config.timeout.0,
         })
+    }
+
+    /// Whether rows leave the machine without TLS.
+    pub(super) fn exposed(&self) -> bool {
+        let here = |node: &String| {
+            let host = node
+                .rsplit_once(':')
+                .map_or(node.as_str(), |(host, _)| host);
+            is_this_machine(host)
+        };
+        self.tls.is_none() && !self.nodes.iter().all(here)
     }
 
     /// Whose errors they are, and of what.
@@ -422,6 +433,28 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
     use super::*;
+
+    #[test]
+    fn rows_that_leave_the_machine_without_tls_are_noticed() {
+        for (settings, expected) in [
+            ("nodes = ['127.0.0.1:9043', 'localhost', '::1']", false),
+            ("nodes = ['127.0.0.1', 'db1']", true),
+            ("nodes = ['db1']\ntls = true", false),
+        ] {
+            let config = toml::from_str(&format!("keyspace = 'falaj'\n{settings}"));
+            let config: CassandraConfig = config.expect("the settings are right");
+            let folder = Path::new("");
+            let access = Access::of(
+                &config,
+                Places {
+                    pipeline: folder,
+                    data: folder,
+                },
+            );
+            let exposed = access.map(|access| access.exposed());
+            assert_eq!(exposed, Ok(expected), "{settings}");
+        }
+    }
 
     #[test]
     fn nodes_are_hosts_with_or_without_a_port() {

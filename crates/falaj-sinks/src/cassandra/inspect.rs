@@ -52,6 +52,11 @@ impl Connection {
             findings.extend(self.no_keyspace(making, views).await?);
         }
         findings.extend(self.durability().await?);
+        findings.extend(self.access.exposed().then(|| Finding {
+            what: "rows and login travel the network without TLS".into(),
+            hint: "give the sink `ca`, and the nodes `client_encryption_options`".into(),
+            fatal: false,
+        }));
         Ok(found)
     }
 

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::MongodbConfig;
+use crate::is_this_machine;
 
 /// How long a server is looked for, and a connection tried, where the connection string does not
 /// say: a run should say soon that nobody answers.
@@ -316,10 +316,7 @@ fn store(connection: &ConnectionString, database: &str) -> String {
 /// Whether rows leave the machine without TLS.
 fn exposed(connection: &ConnectionString) -> bool {
     let here = |host: &ServerAddress| match host {
-        ServerAddress::Tcp { host, .. } => {
-            let address = host.parse::<IpAddr>();
-            host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-        }
+        ServerAddress::Tcp { host, .. } => is_this_machine(host),
         // A socket of this machine.
         _ => true,
     };
