@@ -426,6 +426,11 @@ fn a_store_that_is_away_for_long_is_missed_by_nobody_and_has_everything_in_the_e
     let groups = "type = \"mongodb\"\nviews = [\"users_by_nationality\", \"average_age\", \"email_domains\"]";
     std::fs::write(&pipeline, text.replacen("type = \"mongodb\"", groups, 1)).unwrap();
     let running = Running::start(&place.run_args(&pipeline, &[]));
+    running.wait_for("/api/v1/status", |status| {
+        status["sinks"]
+            .as_array()
+            .is_some_and(|sinks| sinks.len() == 3)
+    });
     let (calm, away) = if long() { (60, 600) } else { (5, 15) };
     Lags::watch(&running, calm).tell("before");
     servers.cassandra.kill();
@@ -441,7 +446,7 @@ fn a_store_that_is_away_for_long_is_missed_by_nobody_and_has_everything_in_the_e
     }
     servers.cassandra.restart();
     let back = Instant::now();
-    let patience = Duration::from_secs(60 + 2 * away);
+    let patience = Duration::from_secs(180 + 2 * away);
     running.wait_longer_for("/api/v1/status", patience, |status| {
         let wide = sink(status, "wide");
         wide["state"] == "ok" && wide["behind"] == false
@@ -451,7 +456,7 @@ fn a_store_that_is_away_for_long_is_missed_by_nobody_and_has_everything_in_the_e
     lags.tell("after");
     assert!(lags.memory.iter().all(|mb| *mb < MEMORY_MAX_MB), "{lags:?}");
     drop(api);
-    running.wait_for("/api/v1/status", |status| {
+    running.wait_longer_for("/api/v1/status", patience, |status| {
         let sinks = status["sinks"].as_array().unwrap();
         sinks.iter().all(|sink| sink["pending"] == 0)
     });
