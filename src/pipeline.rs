@@ -73,7 +73,7 @@ pub async fn run(line: Line, until: Until, stop: CancellationToken) -> Result<En
         lost = lease.lost() => Err(Failure::stage(&lost)),
     };
     if let Err(failure) = over {
-        if lease.held() {
+        if lease.still_held().await {
             return Err(failure);
         }
         // Another one may be active by now: nothing more is written, and what was is in its view.

@@ -5,6 +5,7 @@
 //! where the loser has not noticed (see docs/decisions/0008-lease-and-fencing.md).
 
 use std::any::Any;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -12,6 +13,9 @@ use crate::TopicError;
 
 /// Ends the name of the topic whose only partition is the lease, on a cluster.
 pub(crate) const SUFFIX: &str = ".lease";
+
+/// The longest that it takes to notice that a lease was lost.
+const NOTICED_AFTER: Duration = Duration::from_secs(1);
 
 /// Where a lease stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +72,15 @@ impl Lease {
         *self.standing.borrow() == Standing::Held
     }
 
+    /// Whether it is ours still, asked by who has just failed under it: that may be the first sign
+    /// that it is lost, so whoever keeps it gets the time to notice.
+    pub async fn still_held(&self) -> bool {
+        self.keeper.is_none()
+            || tokio::time::timeout(NOTICED_AFTER, self.lost())
+                .await
+                .is_err()
+    }
+
     /// Waits as standby until it is ours; at once where it is.
     ///
     /// # Errors
@@ -103,5 +116,24 @@ impl Lease {
             name: self.name.clone(),
             reason,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_fails_under_a_lease_learns_whether_it_was_lost() {
+        assert!(Lease::for_good("people").still_held().await);
+        let (tell, standing) = watch::channel(Standing::Held);
+        let lease = Lease::kept("people", standing, Box::new(()));
+        assert!(lease.still_held().await);
+        let noticing = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            tell.send_replace(Standing::Lost("another one holds it".into()));
+        };
+        let (held, ()) = tokio::join!(lease.still_held(), noticing);
+        assert!(!held);
     }
 }
