@@ -26,6 +26,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::coerce::{case, engine};
+use crate::draft::names_a_person;
 use crate::error::{Checked, Refusal};
 use crate::functions;
 use crate::lower::Lower;
@@ -117,6 +118,15 @@ impl Call {
             }
         };
         let (udaf, arg, ty) = plan(name, arg, span)?;
+        if ty == Type::Text && names_a_person(&arg.expr) {
+            return Err(Refusal::new(
+                span,
+                format!("`{name}` would keep a person's pid in a group's row"),
+            )
+            .hint(
+                "count people with `count(DISTINCT pid)`: a pid in such a row could not be erased",
+            ));
+        }
         let arg = match &f.filter {
             None => arg.expr,
             Some(filter) => {

@@ -207,6 +207,19 @@ impl Draft<'_> {
                 };
             }
             columns.add(item, value, key.is_some(), nullable)?;
+            if let Some(Key::Value(group)) = key.map(|key| &grouping.keys[key])
+                && names_a_person(&group.expr)
+                && columns
+                    .list
+                    .last()
+                    .is_none_or(|(column, _)| column.name != PID)
+            {
+                return Err(Refusal::new(
+                    item.expr.span(),
+                    "groups of one person need the pid as it is, in a column `pid`",
+                )
+                .hint("write `pid`: a person's rows are found and erased by it"));
+            }
         }
         if let Some(missing) = selected.iter().position(|s| !s) {
             let written = self.shape.group_by.get(missing);
@@ -292,6 +305,11 @@ impl Draft<'_> {
             output_schema: Arc::new(ArrowSchema::new(fields)),
         }
     }
+}
+
+/// Whether the value of an expression may tell the pid.
+pub(crate) fn names_a_person(expr: &Arc<dyn PhysicalExpr>) -> bool {
+    collect_columns(expr).iter().any(|c| c.name() == PID)
 }
 
 /// The columns of a view while SELECT is read.
