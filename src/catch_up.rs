@@ -3,14 +3,16 @@
 //! Always: with a cursor and a reader of its own, so that a slow sink delays neither the views nor
 //! another sink; no further than the views have come, so that the sink gets each partition's records
 //! in their order.
+//! Always: what a store would have let go of by now, had it had it in time, is left out.
 //! Always: what was read and where that ends reach the outlet together; a kill loses nothing.
 //! Absent on purpose: counting and rejects. Every record here was counted when the views had it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use falaj_privacy::{Declarations, Decoder, Keys, Policy, Seen};
-use falaj_record::{Fetched, Positions};
+use falaj_privacy::{Cleared, Declarations, Decoder, Keys, Policy, Seen};
+use falaj_record::{Batch, Fetched, Message, Positions};
 use falaj_sinks::{Behind, Outlet, Place};
 use falaj_topic::{Broker, Topic, TopicError};
 use falaj_views::Views;
@@ -34,15 +36,18 @@ pub struct CatchUp {
     pub policy: Arc<Policy>,
     pub keys: Keys,
     pub earlier: Vec<Declarations>,
-    /// Row views without state.
-    pub views: Box<dyn Fn() -> Result<Views, Failure> + Send + Sync>,
+    /// What plans row views without state, see [`crate::plan::Plan::row_views`].
+    pub views: Planning,
 }
+
+/// Plans views, those that stores keep for the same time together.
+pub type Planning = Box<dyn Fn() -> Result<Vec<(Option<Duration>, Views)>, Failure> + Send + Sync>;
 
 /// Where a reader stands, and what it reads with.
 struct Reader {
     topic: Arc<dyn Topic>,
     decoder: Decoder,
-    views: Views,
+    views: Vec<(Option<Duration>, Views)>,
     at: Positions,
 }
 
@@ -71,20 +76,24 @@ impl CatchUp {
         };
         let fetched = held.topic.fetch(&from.positions, READ_BYTES_MAX, READ_WAIT);
         let mut fetched = fetched.await.map_err(|e| overtaken(&e))?;
-        held.at = bounded(&mut fetched, from.positions, &to);
-        let decoded = held.decoder.decode(&fetched, now_ms());
-        held.views
-            .push(&decoded.batch)
-            .map_err(|e| Fault::from_error(&e))?;
+        held.at = bounded(&mut fetched, from.positions.clone(), &to);
+        let now_ms = now_ms();
+        let decoded = held.decoder.decode(&fetched, now_ms);
         let version = self
             .clock
             .next()
             .map_err(|e| Fault::new("cannot reserve versions").cause(e))?;
-        let updates = held.views.drain(version);
-        let updates = updates.map_err(|e| Fault::from_error(&e))?;
+        let mut updates = Vec::new();
+        for (kept, views) in &mut held.views {
+            let young = young(&fetched, *kept, now_ms, &decoded.batch);
+            let batch = young.as_ref().unwrap_or(&decoded.batch);
+            views.push(batch).map_err(|e| Fault::from_error(&e))?;
+            let drained = views.drain(version);
+            updates.extend(drained.map_err(|e| Fault::from_error(&e))?);
+        }
         let place = place(&held.at, held.decoder.seen());
         self.outlet
-            .refill(updates, place)
+            .refill(&from, updates, place)
             .map_err(|e| Fault::from_error(&e))?;
         *reader = Some(held);
         Ok(())
@@ -117,6 +126,24 @@ pub fn place(positions: &Positions, seen: &Seen) -> Place {
     }
 }
 
+/// The records that a store may still keep which keeps them for `kept`; nothing where that is all.
+fn young(
+    fetched: &[Fetched],
+    kept: Option<Duration>,
+    now_ms: i64,
+    batch: &Cleared<Batch>,
+) -> Option<Cleared<Batch>> {
+    let kept_ms = i64::try_from(kept?.as_millis()).unwrap_or(i64::MAX);
+    let since_ms = now_ms.saturating_sub(kept_ms);
+    let mut old = BTreeSet::new();
+    for part in fetched {
+        let over = |message: &&Message| message.timestamp_ms < since_ms;
+        let offsets = part.messages.iter().filter(over);
+        old.extend(offsets.map(|message| (part.partition, message.offset)));
+    }
+    (!old.is_empty()).then(|| batch.retain(|partition, offset| !old.contains(&(partition, offset))))
+}
+
 /// Leaves out what lies beyond `to`, and says where that ends.
 fn bounded(fetched: &mut [Fetched], mut from: Positions, to: &Positions) -> Positions {
     for part in fetched {
@@ -142,8 +169,6 @@ fn overtaken(error: &TopicError) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use falaj_record::Message;
-
     use super::*;
 
     #[test]

@@ -172,11 +172,7 @@ fn exposed(config: &TopicConfig) -> bool {
         Some(ClientOption::Text(protocol)) => !protocol.to_ascii_lowercase().ends_with("ssl"),
         Some(_) => false,
     };
-    let here = |broker: &str| {
-        let broker = broker.trim();
-        is_this_machine(broker.rsplit_once(':').map_or(broker, |(host, _)| host))
-    };
-    plain && !config.brokers.split(',').all(here)
+    plain && !config.brokers.split(',').all(is_this_machine)
 }
 
 fn told_where_exposed(found: Finding, config: &TopicConfig) -> Finding {

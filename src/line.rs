@@ -17,11 +17,12 @@ use falaj_privacy::{
 };
 use falaj_record::{
     At, Fetched, Ledger, Outbound, Positions, Publication, Reason, Reject, Src, TopicLedger,
-    ViewKind, ViewUpdate,
+    ViewInfo, ViewKind, ViewUpdate,
 };
 use falaj_serve::{Hub, Time};
 use falaj_sinks::{
-    Limits, Outlet, OutletState, OutletStatus, Pending, Place, Places, SinkConfig, SinkError,
+    Limits, Outlet, OutletState, OutletStatus, Owned, Pending, Place, Places, Sink, SinkConfig,
+    SinkError,
 };
 use falaj_source::{Held, Journalled, Opening, Outcome, Portion, Source, SourceConfig};
 use falaj_topic::{Broker, Lease, Topic, TopicError, group_of};
@@ -379,13 +380,14 @@ impl Derive {
     /// Says once that the topic holds records of somebody else: they may be all of it, where a data
     /// directory was lost with its key.
     fn tell_not_cleared(&mut self, rejects: &[Reject]) {
+        if self.told_not_cleared {
+            return;
+        }
         let not_cleared = |reject: &&Reject| reject.reason == Reason::NotCleared;
         let Some(first) = rejects.iter().find(not_cleared) else {
             return;
         };
-        if std::mem::replace(&mut self.told_not_cleared, true) {
-            return;
-        }
+        self.told_not_cleared = true;
         let place = match first.at {
             At::Topic { partition, offset } => {
                 format!(", the first at partition {partition}, offset {offset}")
@@ -491,6 +493,9 @@ impl Derive {
                     outlet.owe(owed);
                     continue;
                 };
+                for group in groups {
+                    self.tell_dropped(outlet.name(), &group.name);
+                }
                 let mut all = self.views.all(version).map_err(|e| Failure::stage(&e))?;
                 all.retain(|update| owed.contains(&update.view.name));
                 outlet.repay(all).map_err(|e| Failure::stage(&e))?;
@@ -505,6 +510,21 @@ impl Derive {
             }
         }
         Ok(())
+    }
+
+    /// Says what a table that is filled from the state lacks.
+    fn tell_dropped(&self, sink: &str, view: &str) {
+        let rows = self.views.dropped(view);
+        if rows > 0 {
+            crate::stdio::warn(
+                &Fault::new(format!(
+                    "sink `{sink}`: view `{view}` is filled from the state, which no longer has its closed windows ({rows} rows)"
+                ))
+                .hint(format!(
+                    "`--rebuild {view}` computes all of them again from what the topic still has"
+                )),
+            );
+        }
     }
 
     /// Writes what stores refused to the rejects, and counts it.
@@ -874,7 +894,8 @@ pub async fn open(
         VersionClock::open(Arc::clone(&place)).map_err(|e| unreadable_in("the clock", e))?;
     let clock = SharedClock::new(clock);
     let offered = catch_up::place(&positions, decoder.seen());
-    let sinks = open_sinks(plan, dir, &kept, &offered).await?;
+    let owner = owner(&keys, topic.as_ref());
+    let sinks = open_sinks(plan, dir, &kept, &offered, &owner).await?;
     let views = resume_views(plan, &kept, &keys, &earlier, topic.as_ref()).await?;
     for outlet in sinks.handles() {
         let catch_up = CatchUp {
@@ -1188,6 +1209,9 @@ async fn resume_views(
         }
         let records = decoder.decode(&fetched, now_ms());
         again.push(&records.batch).map_err(|e| Failure::stage(&e))?;
+        // Their tables were made anew and are filled from the topic, at the pace of each sink: held
+        // here, they would be as many as the topic has people.
+        again.forget_rows();
     }
     views.adopt(again, rebuild, &kept.ledger().topic);
     Ok(views)
@@ -1208,6 +1232,12 @@ fn reached(positions: &Positions, until: &Positions) -> bool {
         .all(|(partition, end)| positions.next(*partition) >= *end)
 }
 
+/// Whose rows stores hold: those computed from this topic, with people under the pids of this key.
+fn owner(keys: &Keys, topic: &dyn Topic) -> String {
+    let digest = keys.digest("owner", topic.identity().as_bytes());
+    format!("{:032x}", u128::from_be_bytes(digest))
+}
+
 /// Opens the sinks; tables of views that are computed again are made anew. A store that cannot be
 /// reached is tried again while falaj runs, unless a table of it has to be made anew.
 async fn open_sinks(
@@ -1215,6 +1245,7 @@ async fn open_sinks(
     dir: &DataDir,
     kept: &Kept,
     offered: &Place,
+    owner: &str,
 ) -> Result<Outlets, Failure> {
     let places = Places {
         pipeline: &plan.folder,
@@ -1234,7 +1265,7 @@ async fn open_sinks(
     let sinks = &plan.config.sinks;
     let opening = sinks
         .iter()
-        .map(|(name, config)| open_sink(plan, name, config, places, kept, offered));
+        .map(|(name, config)| open_sink(plan, name, config, places, kept, offered, owner));
     let outlets = futures::future::try_join_all(opening).await?;
     Ok(Outlets(outlets))
 }
@@ -1246,6 +1277,7 @@ async fn open_sink(
     places: Places<'_>,
     kept: &Kept,
     offered: &Place,
+    owner: &str,
 ) -> Result<Arc<Outlet>, Failure> {
     let in_sink = |e: &SinkError| {
         let mut fault = Fault::from_error(e);
@@ -1255,15 +1287,23 @@ async fn open_sink(
     let infos = plan.views.info();
     let taken = infos.iter().filter(|view| config.views().takes(&view.name));
     let views: Vec<_> = taken.cloned().collect();
-    let mut owed = views.clone();
-    owed.retain(|view| !plan.rebuild.contains(&view.name));
+    let mut resumed = views.clone();
+    resumed.retain(|view| !plan.rebuild.contains(&view.name));
     let pending = kept
         .blob(&format!("{SINK}{name}"))
-        .map(|bytes| Pending::from_bytes(bytes, &owed))
+        .map(|bytes| Pending::from_bytes(bytes, &resumed))
         .transpose()
         .map_err(|e| in_sink(&e))?;
+    // What this sink was not given so far: it is new here, was left out for a while or has got
+    // another name, or takes more views than it did.
+    let owed = |view: &&Arc<ViewInfo>| {
+        let complete = pending.as_ref().is_some_and(|p| p.is_complete(&view.name));
+        kept.0.is_some() && !complete
+    };
+    let owed: BTreeSet<_> = views.iter().filter(owed).map(|v| v.name.clone()).collect();
     let sink = config.sink(places, &plan.retention());
-    let mut sink = sink.map_err(|e| in_sink(&e))?;
+    let sink = sink.map_err(|e| in_sink(&e))?;
+    let mut sink: Box<dyn Sink> = Box::new(Owned::new(sink, owner.to_owned()));
     let anew = plan.rebuild.iter().filter(|v| config.views().takes(v));
     for view in anew {
         sink.drop_view(view).await.map_err(|e| in_sink(&e))?;
@@ -1283,5 +1323,6 @@ async fn open_sink(
     if let Some(pending) = pending {
         outlet.restore(pending);
     }
+    outlet.owe(owed);
     Ok(Arc::new(outlet))
 }

@@ -77,7 +77,7 @@ async fn run(command: Command) -> Result<(), Failure> {
             let plan = plan::load(&args.pipeline.file, &args.pipeline.set)?;
             let name = &plan.config.pipeline.name;
             let dir = DataDir::locate(args.pipeline.data_dir.as_deref(), name)?;
-            commands::reset::reset(&dir, args.yes)
+            commands::reset::reset(&plan, &dir, args.yes)
         }
         Command::Topic(command) => commands::topic::topic(command).await,
         Command::Rejects(Rejects::List(args)) => commands::rejects::list(&args).await,

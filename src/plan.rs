@@ -3,9 +3,10 @@
 //! Always: a plan exists only where every rule holds that can be checked without connecting.
 //! Absent on purpose: files, sockets, keys. `line.rs` opens what a plan names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use falaj_privacy::{Policy, PolicyParts};
 use falaj_record::{Hint, ViewInfo, ViewKind};
@@ -127,18 +128,26 @@ impl Plan {
         planned.map_err(|errors| unplanned(&errors))
     }
 
-    /// What plans the row views alone, as often as it is asked.
-    pub fn row_views(&self) -> impl Fn() -> Result<Views, Failure> + Send + Sync + use<> {
+    /// What plans the row views alone, as often as it is asked: those that stores keep for the same
+    /// time together, each with that time.
+    pub fn row_views(
+        &self,
+    ) -> impl Fn() -> Result<Vec<(Option<Duration>, Views)>, Failure> + Send + Sync + use<> {
         let (config, policy) = (self.config.clone(), Arc::clone(&self.policy));
-        let infos = self.views.info();
-        let rows: BTreeSet<String> = infos
-            .iter()
-            .filter(|info| info.kind == ViewKind::Row)
-            .map(|info| info.name.clone())
-            .collect();
+        let retention = self.retention();
+        let mut kept: BTreeMap<Option<Duration>, BTreeSet<String>> = BTreeMap::new();
+        for info in self.views.info() {
+            if info.kind == ViewKind::Row {
+                let views = kept.entry(retention.get(&info.name).copied());
+                views.or_default().insert(info.name.clone());
+            }
+        }
         move || {
-            plan_views(&config, &policy, |view| rows.contains(view))
-                .map_err(|errors| unplanned(&errors))
+            let plan = |(kept, names): (&Option<Duration>, &BTreeSet<String>)| {
+                let views = plan_views(&config, &policy, |view| names.contains(view));
+                Ok((*kept, views.map_err(|errors| unplanned(&errors))?))
+            };
+            kept.iter().map(plan).collect()
         }
     }
 

@@ -232,6 +232,49 @@ fn reset_forgets_everything_and_asks_first() {
     assert!(foreign.is_file(), "a file that is not falaj's was removed");
 }
 
+/// Rows in a store outlive topic and key: they are named, and not mixed with those of the next life.
+#[test]
+fn reset_names_what_is_left_elsewhere_and_the_next_run_does_not_add_to_it() {
+    let place = Workplace::new();
+    let line = |name: &str| format!("{{\"nat\":\"DE\",\"email\":\"{name}@example.com\"}}\n");
+    let records = place.write("in.ndjson", (line("a") + &line("b")).as_bytes());
+    let pipeline = place.pipeline("[source.file]\npath = \"in.ndjson\"");
+    let elsewhere = ["--set", "sinks.local.path=elsewhere.sqlite"];
+    let store = place.path().join("elsewhere.sqlite");
+    place.run_to_end(&pipeline, &elsewhere);
+    let (file, data) = (
+        pipeline.display().to_string(),
+        place.data().display().to_string(),
+    );
+    let mut reset = vec!["reset", &file, "--data-dir", &data, "--yes"];
+    reset.extend(elsewhere);
+    let done = output(reset);
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    let said = stderr(&done);
+    assert!(
+        said.contains("elsewhere.sqlite") && said.contains("sink `local`"),
+        "{said}"
+    );
+    assert!(said.contains("--rebuild '*'"), "{said}");
+
+    let mut run = elsewhere.to_vec();
+    run.push("--until-caught-up");
+    let refused = output(place.run_args(&pipeline, &run));
+    assert_eq!(refused.status.code(), Some(1), "it added to them");
+    let said = stderr(&refused);
+    assert!(
+        said.contains("rows that this pipeline did not write"),
+        "{said}"
+    );
+    assert!(said.contains("--rebuild"), "{said}");
+
+    std::fs::write(&records, line("c")).unwrap();
+    run.extend(["--rebuild", "*"]);
+    let done = output(place.run_args(&pipeline, &run));
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    crate::harness::compare(&records, &place.tap(&pipeline), &store);
+}
+
 #[test]
 fn the_schema_in_the_docs_is_the_one_that_falaj_prints() {
     let printed = stdout(&output(["schema"]));

@@ -13,8 +13,8 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::harness::{
-    Dice, Running, Workplace, assert_balanced, compare, compare_stores, falaj, long, post,
-    repository,
+    Dice, Running, Workplace, assert_balanced, compare, compare_stores, falaj, long, output, post,
+    repository, stderr,
 };
 
 /// Fictitious people, one JSON object a line.
@@ -70,6 +70,126 @@ fn the_order_in_which_things_start_does_not_matter() {
     assert_eq!(code, Some(0), "{said:?}");
     assert_balanced(&place.run_to_end(&pipeline, &[]));
     place.compare(&records, &place.tap(&pipeline));
+}
+
+/// A sink that was left out of the file, has another name or takes more views than it did lacks what
+/// it was not given, whatever its tables hold.
+#[test]
+fn a_sink_that_was_not_given_everything_gets_what_it_lacks() {
+    let place = Workplace::new();
+    let records = people(&place, 900, "left out");
+    let pipeline = place.pipeline(FILE);
+    let text = std::fs::read_to_string(&pipeline).unwrap();
+    let store = place.path().join("second.sqlite");
+    let all = std::fs::read_to_string(&records).unwrap();
+    let second = |name: &str, views: &str| {
+        format!(
+            "[sinks.{name}]\ntype = \"sqlite\"\npath = \"second.sqlite\"\nviews = [{views}]\n\n[[charts]]"
+        )
+    };
+    let few = "\"users_by_nationality\"";
+    for (part, sink) in [
+        second("second", "\"*\""),
+        "[[charts]]".to_owned(),
+        second("second", few),
+        second("second", "\"*\""),
+        "[[charts]]".to_owned(),
+        second("other", "\"*\""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        std::fs::write(&pipeline, text.replacen("[[charts]]", &sink, 1)).unwrap();
+        let upto = (part + 1) * 150;
+        let some: String = all.split_inclusive('\n').take(upto).collect();
+        std::fs::write(&records, some).unwrap();
+        place.run_to_end(&pipeline, &[]);
+        let tap = place.tap(&pipeline);
+        place.compare(&records, &tap);
+        if sink.contains("\"*\"") {
+            compare(&records, &tap, &store);
+        }
+    }
+}
+
+/// Closed windows are in the stores only: a table that was emptied lacks them until it is rebuilt, and
+/// that is said.
+#[test]
+fn a_table_that_is_filled_again_says_that_it_lacks_closed_windows() {
+    const MINUTES: i64 = 12;
+    let place = Workplace::new();
+    let line = |i: i64| {
+        let at = 1_767_225_600 + i * MINUTES * 60 / 1200;
+        format!(
+            "{{\"nat\":\"DE\",\"email\":\"p{i}@example.com\",\"dob\":{{\"age\":44}},\"at\":{at}}}\n"
+        )
+    };
+    let first: String = (0..1200).map(line).collect();
+    let records = place.write("records.ndjson", first.as_bytes());
+    let pipeline = place.pipeline(FILE);
+    let timed = ["--set", "pipeline.event_time=at"];
+    place.run_to_end(&pipeline, &timed);
+    let on_store = || Connection::open(place.sqlite()).unwrap();
+    let windows = || -> i64 {
+        let sql = "SELECT count(*) FROM average_age";
+        on_store().query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(windows(), MINUTES);
+    on_store().execute_batch("DELETE FROM average_age").unwrap();
+    std::fs::write(&records, first + &line(1200)).unwrap();
+    let run = |more: &[&str]| {
+        let mut args = timed.to_vec();
+        args.push("--until-caught-up");
+        args.extend(more);
+        let done = output(place.run_args(&pipeline, &args));
+        assert!(done.status.success(), "{}", stderr(&done));
+        stderr(&done)
+    };
+    let said = run(&[]);
+    assert!(
+        said.contains("closed windows") && said.contains("`--rebuild average_age`"),
+        "{said}"
+    );
+    assert!(
+        windows() < MINUTES,
+        "state was kept for windows that are closed"
+    );
+    let said = run(&["--rebuild", "average_age"]);
+    assert!(!said.contains("closed windows"), "{said}");
+    assert_eq!(windows(), MINUTES + 1);
+}
+
+/// A table that is empty since its rows' time was over stays so: the topic keeps records for longer.
+#[test]
+fn rows_whose_time_is_over_do_not_come_back_from_the_topic() {
+    let place = Workplace::new();
+    let records = people(&place, 300, "over");
+    let pipeline = place.pipeline(FILE);
+    let kept = ["--set", "purpose.statistics.retention=4s"];
+    place.run_to_end(&pipeline, &kept);
+    std::thread::sleep(Duration::from_secs(5));
+    let count = || -> i64 {
+        let store = Connection::open(place.sqlite()).unwrap();
+        let sql = "SELECT count(*) FROM users";
+        store.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    Connection::open(place.sqlite())
+        .unwrap()
+        .execute_batch("DELETE FROM users")
+        .unwrap();
+    place.run_to_end(&pipeline, &kept);
+    assert_eq!(count(), 0, "rows whose time is over came back");
+    // What somebody emptied too early does come back.
+    let more = "{\"nat\":\"DE\",\"email\":\"late@example.com\",\"dob\":{\"age\":44}}\n";
+    let all = std::fs::read_to_string(&records).unwrap();
+    std::fs::write(&records, all + more).unwrap();
+    place.run_to_end(&pipeline, &["--set", "purpose.statistics.retention=1h"]);
+    Connection::open(place.sqlite())
+        .unwrap()
+        .execute_batch("DELETE FROM users")
+        .unwrap();
+    place.run_to_end(&pipeline, &["--set", "purpose.statistics.retention=1h"]);
+    assert_eq!(count(), 301);
 }
 
 /// Another program holds the lock of one of two stores; falaj is killed while that store is behind.

@@ -334,6 +334,18 @@ impl Sink for CassandraSink {
         Ok(prepared)
     }
 
+    async fn claim(
+        &mut self,
+        views: &[Arc<ViewInfo>],
+        empty: &[String],
+        owner: &str,
+    ) -> Result<(), SinkError> {
+        if !self.making.create {
+            return Ok(());
+        }
+        self.connected().await?.claim(views, empty, owner).await
+    }
+
     async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
         let mut portions = Vec::with_capacity(updates.len());
         for update in updates {

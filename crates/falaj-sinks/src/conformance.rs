@@ -23,7 +23,7 @@ use falaj_record::{Column, Hint, PID, Reason, Value, ViewInfo, ViewKind, ViewUpd
 use serde_json::Value as Json;
 use tokio::time::Instant;
 
-use crate::{Prepared, Retention, Sink, SinkError, now_us};
+use crate::{Owned, Prepared, Retention, Sink, SinkError, now_us};
 
 /// A store of its own for one case, empty at first.
 #[async_trait]
@@ -115,6 +115,7 @@ macro_rules! conformance_tests {
             a_write_with_a_fault_of_ours_writes_nothing
             rows_of_another_shape_are_refused
             an_empty_table_is_told
+            rows_of_somebody_else_are_not_added_to
             a_refused_row_holds_up_no_other
             a_store_that_cannot_be_used_says_why
             rows_expire_after_their_retention
@@ -607,6 +608,40 @@ pub async fn an_empty_table_is_told(store: &impl Store) {
         .await
         .expect("written");
     assert_eq!(sink.prepare(&views).await, empty(&["people"]));
+}
+
+/// A store outlives topic and key: what an earlier life of the pipeline left is not mixed with this one.
+pub async fn rows_of_somebody_else_are_not_added_to(store: &impl Store) {
+    let (view, persons) = (counts_view(), people_view());
+    let views = [Arc::clone(&view), Arc::clone(&persons)];
+    let owned = async |owner: &str| Owned::new(store.sink().await, owner.to_owned());
+    let mut before = owned("before").await;
+    before.prepare(&views).await.expect("both are empty");
+    let rows = [counts(&view, 1, [(Some("DE"), 1)])];
+    before.write(&rows).await.expect("written");
+    let again = before.prepare(&views).await.expect("they are its own");
+    assert_eq!(again.empty, ["people"]);
+    Box::new(before).close().await.expect("closed");
+
+    let mut after = owned("after").await;
+    let error = after.prepare(&views).await.expect_err("one holds rows");
+    let SinkError::ForeignRows { table, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(table, "counts");
+    let hint = error.hint().unwrap_or_default();
+    assert!(hint.contains("--rebuild counts"), "{hint}");
+    assert!(!error.passing(), "nobody else will take them away");
+    assert_counts(store, &view, &[("[\"DE\"]", 1, 1)]).await;
+
+    after.drop_view("counts").await.expect("it is falaj's");
+    after.prepare(&views).await.expect("both are empty");
+    after.write(&rows).await.expect("written");
+    Box::new(after).close().await.expect("closed");
+    let mut next = owned("after").await;
+    next.prepare(&views).await.expect("who marked it may go on");
+    let error = owned("before").await.prepare(&views).await;
+    assert!(matches!(error, Err(SinkError::ForeignRows { .. })));
 }
 
 /// Somebody's record is too large, or holds what the store does not take.

@@ -91,6 +91,14 @@ pub enum SinkError {
         /// What it lacks.
         lack: &'static str,
     },
+    /// A table of the view's name holds rows of another life of the pipeline, or of another one.
+    #[error("table `{table}` in `{store}` holds rows that this pipeline did not write")]
+    ForeignRows {
+        /// Table, named like the view.
+        table: String,
+        /// Path or address.
+        store: String,
+    },
     /// A column holds another type than the view gives now.
     #[error("column `{column}` of table `{table}` holds {stored}, but the view gives {given}")]
     ColumnType {
@@ -209,6 +217,9 @@ impl Hint for SinkError {
             }
             Self::ForeignTable { table, .. } => Some(format!(
                 "rename the view or the table `{table}`, or give the sink another store"
+            )),
+            Self::ForeignRows { table, .. } => Some(format!(
+                "they are of another pipeline, topic or key: start with `--rebuild {table}`, which makes the table anew, or give the sink another store"
             )),
             Self::ColumnType { table, .. } => Some(format!(
                 "start with `--rebuild {table}`, which makes the table anew, or name the column differently"

@@ -16,6 +16,7 @@ pub mod conformance;
 mod error;
 mod mongodb;
 mod outlet;
+mod owned;
 mod pending;
 mod sqlite;
 
@@ -34,15 +35,22 @@ pub use cassandra::{CassandraConfig, CassandraSink, Consistency, Replication, Wr
 pub use config::{Kind, Places, Selection, SinkConfig};
 pub use error::SinkError;
 pub use outlet::{Behind, Limits, Outlet, OutletState, OutletStatus, Place};
+pub use owned::Owned;
 pub use pending::Pending;
 pub use sqlite::{SqliteConfig, SqliteSink};
 
 /// Every kind of sink this version has; `type = ".."` of a `[sinks.NAME]` table names one.
 pub const KINDS: &[Kind] = &[cassandra::KIND, sqlite::KIND, self::mongodb::KIND];
 
-/// Whether what goes to `host` stays on this machine, as far as its name tells.
+/// Whether what goes to `address` (a host, `host:port` or `[v6]:port`) stays on this machine, as far
+/// as its name tells.
 #[must_use]
-pub fn is_this_machine(host: &str) -> bool {
+pub fn is_this_machine(address: &str) -> bool {
+    let address = address.trim();
+    let host = match address.rsplit_once(':') {
+        Some((host, _)) if !host.contains(':') || host.ends_with(']') => host,
+        _ => address,
+    };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || host
@@ -69,6 +77,21 @@ pub trait Sink: Send {
     /// # Errors
     /// Where the store cannot be reached or written, or holds a table that does not fit the view.
     async fn prepare(&mut self, views: &[Arc<ViewInfo>]) -> Result<Prepared, SinkError>;
+
+    /// Says whose rows the prepared tables of these views hold: one that holds none (it is in
+    /// `empty`) is marked as `owner`'s, the mark of every other is looked at. Called again it
+    /// changes nothing. A table that falaj may not mark (`create = false`, where marking takes the
+    /// right to change the table) is taken as it is.
+    ///
+    /// # Errors
+    /// [`SinkError::ForeignRows`] where a table holds rows and is not marked as `owner`'s; else as
+    /// [`Sink::prepare`].
+    async fn claim(
+        &mut self,
+        views: &[Arc<ViewInfo>],
+        empty: &[String],
+        owner: &str,
+    ) -> Result<(), SinkError>;
 
     /// Makes these rows durable. Within one call a later update wins over an earlier one, and a
     /// larger version over a smaller one, in the store, too: that a newer version is there is no
@@ -220,4 +243,32 @@ pub(crate) fn now_us() -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_this_machine_with_and_without_a_port() {
+        for here in [
+            "localhost",
+            "localhost:9042",
+            "127.0.0.1:1",
+            "::1",
+            "[::1]",
+            " [::1]:9 ",
+        ] {
+            assert!(is_this_machine(here), "{here}");
+        }
+        for there in [
+            "localhost.example:9042",
+            "10.0.0.1:9042",
+            "fd00::1",
+            "[fd00::1]:9",
+            "",
+        ] {
+            assert!(!is_this_machine(there), "{there}");
+        }
+    }
 }

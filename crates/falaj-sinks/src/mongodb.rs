@@ -173,6 +173,16 @@ impl Sink for MongodbSink {
         Ok(prepared)
     }
 
+    async fn claim(
+        &mut self,
+        views: &[Arc<ViewInfo>],
+        empty: &[String],
+        owner: &str,
+    ) -> Result<(), SinkError> {
+        let server = self.server().await?;
+        tables::claim(&server, views, empty, owner).await
+    }
+
     async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
         let Some(Open { server, tables }) = &self.open else {
             return match updates.first() {

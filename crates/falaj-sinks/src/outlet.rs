@@ -32,6 +32,9 @@ use crate::{Prepared, Sink, SinkError, Written, now_us};
 const ERASURES_MAX: usize = 16;
 /// Rejects that may wait to be taken; more are counted only.
 const REFUSED_LISTED_MAX: usize = 4096;
+/// Rows of the first write, and what each has at least.
+const WRITE_ROWS_FIRST: usize = 8_192;
+const WRITE_ROWS_LEAST: usize = 256;
 /// How often a sink that removes what has expired by being asked is asked.
 const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 
@@ -40,8 +43,12 @@ const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 pub struct Limits {
     /// Rows of row views that may be unacknowledged before the outlet is behind.
     pub person_rows_max: usize,
-    /// Rows that one call of [`Sink::write`] gets at most.
+    /// Rows that one call of [`Sink::write`] gets at most, once the store has shown that it takes
+    /// them within [`Limits::write_time`].
     pub write_rows_max: usize,
+    /// What a call may take before the next one gets fewer rows: progress shows, and an erasure or a
+    /// stop waits, by the call.
+    pub write_time: Duration,
     /// Wait after the first failure; each further one doubles it.
     pub retry_first: Duration,
     /// Longest wait between two tries.
@@ -55,6 +62,7 @@ impl Default for Limits {
         Self {
             person_rows_max: 65_536,
             write_rows_max: 65_536,
+            write_time: Duration::from_secs(2),
             retry_first: Duration::from_millis(250),
             retry_longest: Duration::from_secs(30),
             close_wait: Duration::from_secs(5),
@@ -171,6 +179,8 @@ struct State {
     newest: HashMap<String, i64>,
     /// What the sink is writing now.
     in_flight: Vec<ViewUpdate>,
+    /// Rows that the next write gets at most.
+    write_rows: usize,
     status: OutletStatus,
 }
 
@@ -205,6 +215,16 @@ impl State {
     fn settled(&self) -> bool {
         let rows = self.rows() == 0 && self.missing.is_none() && self.owed.is_empty();
         rows && self.status.state != OutletState::Starting
+    }
+
+    /// Fewer rows for the next write where one took long, more where a full one did not.
+    fn pace(&mut self, rows: usize, took: Duration, limits: &Limits) {
+        if took > limits.write_time {
+            let least = WRITE_ROWS_LEAST.min(limits.write_rows_max);
+            self.write_rows = (rows / 2).max(least).min(self.write_rows);
+        } else if rows >= self.write_rows && took < limits.write_time / 4 {
+            self.write_rows = (self.write_rows * 2).min(limits.write_rows_max);
+        }
     }
 
     /// What is missing, unless it was all read again.
@@ -274,6 +294,7 @@ impl Outlet {
             reading: None,
             newest: HashMap::new(),
             in_flight: Vec::new(),
+            write_rows: limits.write_rows_max.min(WRITE_ROWS_FIRST),
             status,
         };
         let (state, changed) = (Mutex::new(state), Notify::new());
@@ -411,13 +432,23 @@ impl Outlet {
             .await
     }
 
-    /// Adds rows of row views that were missing: those of the records from [`Behind::from`] up to
-    /// `to`, which is not beyond [`Behind::to`].
+    /// Adds rows of row views that were missing: those of the records from `from`, which is
+    /// [`Behind::from`], up to `to`, which is not beyond [`Behind::to`]. Where by now something else
+    /// is missing, as after [`Outlet::read_again`], they are left out: they will be read again.
     ///
     /// # Errors
     /// Where the sink is closed.
-    pub fn refill(&self, updates: Vec<ViewUpdate>, to: Place) -> Result<(), SinkError> {
+    pub fn refill(
+        &self,
+        from: &Place,
+        updates: Vec<ViewUpdate>,
+        to: Place,
+    ) -> Result<(), SinkError> {
         let mut guard = self.shared.open()?;
+        let still = guard.missing.as_ref();
+        if still.is_none_or(|missing| missing.positions != from.positions) {
+            return Ok(());
+        }
         for update in updates {
             if update.view.kind == ViewKind::Row {
                 guard.push(update);
@@ -460,7 +491,9 @@ impl Outlet {
         let state = &mut *guard;
         let mut updates = state.in_flight.clone();
         updates.extend(state.queue.updates().cloned());
-        Pending::new(updates, state.missing.clone())
+        let names = state.queue.names().cloned();
+        let complete = names.filter(|name| !state.owed.contains(name)).collect();
+        Pending::new(updates, state.missing.clone(), complete)
     }
 
     /// How the sink is doing, at this instant.
@@ -585,7 +618,8 @@ impl Shared {
 
     fn begin_write(&self) -> Vec<ViewUpdate> {
         let mut state = self.state.lock();
-        let updates = state.queue.take(self.limits.write_rows_max);
+        let rows_max = state.write_rows;
+        let updates = state.queue.take(rows_max);
         state.in_flight.clone_from(&updates);
         updates
     }
@@ -604,7 +638,9 @@ impl Shared {
     fn written(&self, written: &Written, took: Duration) {
         self.worked();
         let mut state = self.state.lock();
-        let rows = rows(&std::mem::take(&mut state.in_flight)) as u64;
+        let rows = rows(&std::mem::take(&mut state.in_flight));
+        state.pace(rows, took, &self.limits);
+        let rows = rows as u64;
         let refused = written.refused.len() as u64;
         state.status.written_rows += rows.saturating_sub(refused);
         state.status.refused_rows += refused;

@@ -5,7 +5,7 @@
 //! When rows coalesce they all take the newest version among them: a row that no later update
 //! touched is also the newest of its key at that version.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -59,6 +59,11 @@ impl Queue {
     /// Whether updates of this view belong here.
     pub(crate) fn knows(&self, view: &str) -> bool {
         self.views.iter().any(|queue| queue.view.name == view)
+    }
+
+    /// Names of the views here.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        self.views.iter().map(|queue| &queue.view.name)
     }
 
     /// Whether any of the views here is a row view.
@@ -231,14 +236,25 @@ pub struct Pending {
     updates: Vec<ViewUpdate>,
     /// From where rows of row views have to be read again.
     missing: Option<Place>,
+    /// Views of which the sink has, or has before it, everything; none where nobody said.
+    complete: Option<BTreeSet<String>>,
 }
 
 /// First bytes of a saved [`Pending`]; the digit is the version of the form.
-const MAGIC: &[u8; 8] = b"falajpu2";
-/// Of the form that had no [`Pending::missing`].
+const MAGIC: &[u8; 8] = b"falajpu3";
+/// Of the form that did not say what is complete.
+const MAGIC_2: &[u8; 8] = b"falajpu2";
+/// Of the form that said nothing but the updates.
 const MAGIC_1: &[u8; 8] = b"falajpu1";
 /// Column that holds the keys beside a view's own columns. No view has a column of this name.
 const KEY: &str = "_key";
+
+/// What stands before the updates.
+#[derive(Serialize, Deserialize)]
+struct Opening {
+    missing: Option<Place>,
+    complete: Option<BTreeSet<String>>,
+}
 
 /// What stands before an update's rows.
 #[derive(Serialize, Deserialize)]
@@ -251,8 +267,22 @@ struct Head {
 }
 
 impl Pending {
-    pub(crate) fn new(updates: Vec<ViewUpdate>, missing: Option<Place>) -> Self {
-        Self { updates, missing }
+    pub(crate) fn new(
+        updates: Vec<ViewUpdate>,
+        missing: Option<Place>,
+        complete: BTreeSet<String>,
+    ) -> Self {
+        Self {
+            updates,
+            missing,
+            complete: Some(complete),
+        }
+    }
+
+    /// Whether nothing is owed of a view but what is in here.
+    #[must_use]
+    pub fn is_complete(&self, view: &str) -> bool {
+        self.complete.as_ref().is_none_or(|all| all.contains(view))
     }
 
     /// The updates, each view's oldest first.
@@ -275,7 +305,7 @@ impl Pending {
     }
 
     /// As bytes: eight bytes of magic, the length of a JSON text (4 bytes, little endian) and the
-    /// text, which says where rows have to be read again from; then for each update the length of
+    /// text, which says where rows have to be read again from and which views are complete; then for each update the length of
     /// a JSON head, the head, and its rows with their keys as an Arrow IPC stream. The people
     /// behind the rows are not kept: no sink needs them.
     ///
@@ -283,13 +313,14 @@ impl Pending {
     /// Where an update does not have the columns of its view.
     pub fn to_bytes(&self) -> Result<Vec<u8>, SinkError> {
         let mut bytes = MAGIC.to_vec();
-        let missing = serde_json::to_vec(&self.missing).expect("numbers are always JSON");
-        bytes.extend(
-            u32::try_from(missing.len())
-                .unwrap_or(u32::MAX)
-                .to_le_bytes(),
-        );
-        bytes.extend(missing);
+        let opening = serde_json::to_vec(&Opening {
+            missing: self.missing.clone(),
+            complete: self.complete.clone(),
+        });
+        let opening = opening.expect("numbers and names are always JSON");
+        let length = u32::try_from(opening.len()).unwrap_or(u32::MAX);
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(opening);
         for update in &self.updates {
             let view = &update.view.name;
             let shape = || SinkError::Shape { view: view.clone() };
@@ -319,12 +350,22 @@ impl Pending {
             cause: cause.into(),
         };
         let cut = || saved("the bytes are cut");
-        let (mut rest, missing) = match bytes.split_first_chunk::<8>() {
-            Some((MAGIC_1, rest)) => (rest, None),
-            Some((MAGIC, rest)) => {
+        let damaged = |_| saved("a place is damaged");
+        let (missing, complete, mut rest) = match bytes.split_first_chunk::<8>() {
+            Some((MAGIC_1, rest)) => (None, None, rest),
+            Some((MAGIC_2, rest)) => {
                 let (missing, rest) = text(rest).ok_or_else(cut)?;
-                let missing = serde_json::from_slice(missing);
-                (rest, missing.map_err(|_| saved("a place is damaged"))?)
+                (
+                    serde_json::from_slice(missing).map_err(damaged)?,
+                    None,
+                    rest,
+                )
+            }
+            Some((MAGIC, rest)) => {
+                let (opening, rest) = text(rest).ok_or_else(cut)?;
+                let opening = serde_json::from_slice(opening).map_err(damaged)?;
+                let Opening { missing, complete } = opening;
+                (missing, complete, rest)
             }
             _ => return Err(saved("not in the form of this version")),
         };
@@ -355,7 +396,11 @@ impl Pending {
             });
             rest = after;
         }
-        Ok(Self { updates, missing })
+        Ok(Self {
+            updates,
+            missing,
+            complete,
+        })
     }
 }
 
@@ -509,6 +554,7 @@ mod tests {
                 positions: falaj_record::Positions([(0, 7), (3, i64::MAX)].into()),
                 seen: b"anything".as_slice().into(),
             }),
+            [groups.name.clone()].into(),
         );
         let bytes = pending.to_bytes().expect("updates have their columns");
         let back = Pending::from_bytes(&bytes, &views).expect("nothing changed");
@@ -518,6 +564,7 @@ mod tests {
         }
         assert_eq!((back.updates().len(), back.rows()), (2, 4));
         assert_eq!(back.missing, pending.missing);
+        assert!(back.is_complete("counts") && !back.is_complete("people"));
         let none = Pending::default().to_bytes().expect("nothing to write");
         assert_eq!(Pending::from_bytes(&none, &[]).map(|p| p.rows()), Ok(0));
         let gone = Pending::from_bytes(&bytes, &[]).map(|p| p.rows());
@@ -527,9 +574,9 @@ mod tests {
     #[test]
     fn saved_updates_that_do_not_fit_are_refused() {
         let view = counts_view();
-        let bytes = Pending::new(vec![counts(&view, 1, [(Some("a"), 1)])], None)
-            .to_bytes()
-            .expect("fits");
+        let updates = vec![counts(&view, 1, [(Some("a"), 1)])];
+        let bytes = Pending::new(updates, None, BTreeSet::new()).to_bytes();
+        let bytes = bytes.expect("fits");
         let mut other = ViewInfo::clone(&view);
         other.columns[1].data_type = DataType::Float64;
         let (changed, same) = ([Arc::new(other)], [Arc::clone(&view)]);

@@ -126,6 +126,18 @@ impl Sink for SqliteSink {
         self.run(move |database| database.prepare(&views)).await
     }
 
+    async fn claim(
+        &mut self,
+        views: &[Arc<ViewInfo>],
+        empty: &[String],
+        owner: &str,
+    ) -> Result<(), SinkError> {
+        let views: Vec<_> = views.iter().map(|view| view.name.clone()).collect();
+        let (empty, owner) = (empty.to_vec(), owner.to_owned());
+        self.run(move |database| database.claim(&views, &empty, &owner))
+            .await
+    }
+
     async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
         let updates = updates.to_vec();
         self.run(move |database| database.write(&updates)).await

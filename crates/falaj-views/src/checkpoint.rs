@@ -33,6 +33,9 @@ pub(crate) struct ViewHeader {
     pub name: String,
     pub fingerprint: String,
     pub ledger: ViewLedger,
+    /// Rows of closed windows that are no longer in the state.
+    #[serde(default)]
+    pub dropped: u64,
     /// Rows of a row view that were not drained yet, or the runs of an aggregate view.
     pub batches: usize,
     /// Whether a batch of fresh states follows them.

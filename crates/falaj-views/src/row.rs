@@ -99,6 +99,11 @@ impl RowView {
         }))
     }
 
+    /// Lets go of the rows that were not drained.
+    pub fn forget(&mut self) {
+        self.pending.clear();
+    }
+
     /// Schema of the rows that were not drained yet.
     pub fn schema(&self) -> &Schema {
         &self.schema

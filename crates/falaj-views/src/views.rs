@@ -52,6 +52,8 @@ pub struct Views {
     /// Partition and offset of late records that were not taken yet.
     late: Vec<(i32, i64)>,
     windowed: bool,
+    /// Rows of closed windows that are no longer in the state, by view.
+    dropped: BTreeMap<String, u64>,
 }
 
 enum View {
@@ -140,6 +142,7 @@ impl Views {
             watermarks: Watermarks::new(lateness, options.partitions),
             late: Vec::new(),
             windowed,
+            dropped: BTreeMap::new(),
         })
     }
 
@@ -206,6 +209,16 @@ impl Views {
             updates.extend(update.map_err(failed)?);
         }
         Ok(updates)
+    }
+
+    /// Lets go of the rows of row views that were not drained. They count as applied: somebody reads
+    /// them again.
+    pub fn forget_rows(&mut self) {
+        for view in &mut self.list {
+            if let View::Row(view) = view {
+                view.forget();
+            }
+        }
     }
 
     /// Every row of the aggregate views as of the last drain, all at `version`: what to show after a
@@ -294,11 +307,19 @@ impl Views {
             if let View::Aggregate(view) = view {
                 let keys = view.expire(floor).map_err(failed)?;
                 if !keys.is_empty() {
+                    *self.dropped.entry(name.clone()).or_insert(0) += keys.len() as u64;
                     expired.push((name, keys));
                 }
             }
         }
         Ok(expired)
+    }
+
+    /// How many rows of closed windows of a view were dropped from the state: those are in the stores
+    /// only, see [`Views::all`].
+    #[must_use]
+    pub fn dropped(&self, view: &str) -> u64 {
+        self.dropped.get(view).copied().unwrap_or(0)
     }
 
     /// The whole state as bytes.
@@ -314,10 +335,12 @@ impl Views {
         };
         let mut batches: Vec<RecordBatch> = Vec::new();
         for view in &mut self.list {
+            let name = &view.common().info.name;
             let mut entry = ViewHeader {
-                name: view.common().info.name.clone(),
+                name: name.clone(),
                 fingerprint: view.common().fingerprint.clone(),
                 ledger: view.ledger().clone(),
+                dropped: self.dropped.get(name).copied().unwrap_or(0),
                 ..ViewHeader::default()
             };
             let failed = view.failed();
@@ -371,7 +394,12 @@ impl Views {
         for entry in header.views {
             let named = |v: &&mut View| v.common().info.name == entry.name && kept(v);
             match self.list.iter_mut().find(named) {
-                Some(view) => view.restore(entry, &mut reader)?,
+                Some(view) => {
+                    if entry.dropped > 0 {
+                        self.dropped.insert(entry.name.clone(), entry.dropped);
+                    }
+                    view.restore(entry, &mut reader)?;
+                }
                 None => reader.skip(entry.sections())?,
             }
         }
@@ -402,6 +430,7 @@ impl Views {
             let counted = ledger.applied + ledger.filtered + ledger.late;
             ledger.filtered += topic.out.saturating_sub(counted);
             *own = view;
+            self.dropped.remove(&name);
         }
     }
 }

@@ -173,6 +173,13 @@ fn state_with_rows_that_were_not_drained_is_kept() {
         [("minutes".to_owned(), vec![key])]
     );
     assert!(views.expire().expect("state").is_empty(), "once");
+    assert_eq!((views.dropped("minutes"), views.dropped("counts")), (1, 0));
+    let kept = views.checkpoint().expect("state");
+    let (_, mut resumed) = plan(&[("minutes", MINUTES)]);
+    resumed
+        .restore(&kept, &BTreeSet::new())
+        .expect("the same views");
+    assert_eq!(resumed.dropped("minutes"), 1);
 }
 
 #[test]

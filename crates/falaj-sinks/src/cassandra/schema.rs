@@ -13,7 +13,7 @@ use scylla::statement::unprepared::Statement;
 
 use super::connect::Connection;
 use super::table::{
-    Fit, KEY, Layout, Order, Part, Stored, column_type, made_by_falaj, quoted, table,
+    Fit, KEY, Layout, Order, Part, Stored, column_type, comment, made_by_falaj, quoted, table,
 };
 use super::{Consistency, Replication};
 use crate::{Prepared, Retention, SinkError, now_us};
@@ -357,6 +357,40 @@ impl Connection {
             let what = format!("empty the table `{name}`");
             self.run(format!("TRUNCATE TABLE {place}"), &what).await
         }
+    }
+
+    /// Marks empty tables as `owner`'s, in their comments, and looks at those of the others.
+    pub(super) async fn claim(
+        &self,
+        views: &[Arc<ViewInfo>],
+        empty: &[String],
+        owner: &str,
+    ) -> Result<(), SinkError> {
+        for view in views {
+            let name = &view.name;
+            let mark = format!("{}, rows of {owner}", comment(name));
+            let of_owner = self.comment_of(name).await?.is_some_and(|is| is == mark);
+            if of_owner {
+                continue;
+            }
+            if !empty.contains(name) {
+                return Err(SinkError::ForeignRows {
+                    table: name.clone(),
+                    store: self.access.store.clone(),
+                });
+            }
+            let place = table(&self.access.keyspace, name);
+            let cql = format!("ALTER TABLE {place} WITH comment = {}", text(&mark));
+            self.run(cql, &format!("change the table `{name}`")).await?;
+        }
+        Ok(())
+    }
+
+    async fn comment_of(&self, table: &str) -> Result<Option<String>, SinkError> {
+        let cql = "SELECT comment FROM system_schema.tables \
+             WHERE keyspace_name = ? AND table_name = ?";
+        let rows: Vec<(Option<String>,)> = self.rows(cql, (&self.access.keyspace, table)).await?;
+        Ok(rows.into_iter().next().and_then(|(comment,)| comment))
     }
 
     pub(super) fn missing(&self, what: String) -> SinkError {

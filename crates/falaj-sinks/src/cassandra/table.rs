@@ -238,7 +238,7 @@ impl Layout {
         if !clustering.is_empty() {
             let _ = write!(cql, ", {}", names(&clustering));
         }
-        let _ = write!(cql, ")) WITH comment = 'view {} of falaj'", view.name);
+        let _ = write!(cql, ")) WITH comment = '{}'", comment(&view.name));
         if !self.clustering.is_empty() {
             let order = |&(at, order): &(usize, Order)| {
                 format!("{} {}", quoted(&self.columns[at].name), order.cql())
@@ -442,6 +442,11 @@ pub(super) fn column_type(
 }
 
 /// Says so where a table was not made by falaj.
+/// What stands with a view's table.
+pub(super) fn comment(view: &str) -> String {
+    format!("view {view} of falaj")
+}
+
 pub(super) fn made_by_falaj(store: &str, table: &str, stored: &[Stored]) -> Result<(), SinkError> {
     let has = |name: &str, cql: &str| stored.iter().any(|c| c.name == name && c.cql == cql);
     let lack = if !has(KEY, "text") {

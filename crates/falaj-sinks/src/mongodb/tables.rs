@@ -73,6 +73,8 @@ struct Entry {
     columns: Vec<(String, String)>,
     /// Retention that `_expires` was made with.
     kept_ms: Option<i64>,
+    /// Whose rows it holds.
+    owner: Option<String>,
 }
 
 impl Entry {
@@ -81,6 +83,7 @@ impl Entry {
         Self {
             columns: columns.iter().map(owned).collect(),
             kept_ms: retention.get(&view.name).map(|kept| millis(*kept)),
+            owner: None,
         }
     }
 
@@ -92,6 +95,7 @@ impl Entry {
         Self {
             columns: documents(document, "columns").map(column).collect(),
             kept_ms: document.get_i64("retention_ms").ok(),
+            owner: document.get_str("owner").ok().map(str::to_owned),
         }
     }
 
@@ -103,6 +107,7 @@ impl Entry {
             "made_by": "falaj",
             "columns": columns,
             "retention_ms": self.kept_ms,
+            "owner": self.owner.as_deref(),
         }
     }
 
@@ -237,6 +242,38 @@ pub(super) async fn prepare(
     Ok((tables, Prepared { empty }))
 }
 
+/// Marks empty collections as `owner`'s, in the register, and looks at those of the others.
+pub(super) async fn claim(
+    server: &Server,
+    views: &[Arc<ViewInfo>],
+    empty: &[String],
+    owner: &str,
+) -> Result<(), SinkError> {
+    let names: Vec<_> = views.iter().map(|view| view.name.as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let entries = entries(server, &names).await?;
+    for view in views {
+        let name = &view.name;
+        let marked = entries.get(name).and_then(|entry| entry.owner.as_deref());
+        if marked == Some(owner) {
+            continue;
+        }
+        if !empty.contains(name) {
+            return Err(SinkError::ForeignRows {
+                table: name.clone(),
+                store: server.store.clone(),
+            });
+        }
+        let mark = doc! { "q": { "_id": name }, "u": { "$set": { "owner": owner } } };
+        let command = doc! { "update": REGISTER, "updates": [mark] };
+        let what = format!("write the collection `{REGISTER}`");
+        server.change(command, &what).await?;
+    }
+    Ok(())
+}
+
 /// Removes a view's collection; one that falaj may not make anew is emptied.
 pub(super) async fn drop_view(server: &Server, view: &str, create: bool) -> Result<(), SinkError> {
     let what = format!("drop the collection `{view}`");
@@ -309,8 +346,9 @@ pub(super) async fn look(
     let made = collections(server, &names).await?;
     let mut entries = entries(server, &names).await?;
     let mut all = Vec::new();
-    for (name, wanted) in names.into_iter().zip(wanted) {
+    for (name, mut wanted) in names.into_iter().zip(wanted) {
         let entry = entries.remove(name);
+        wanted.owner = entry.as_ref().and_then(|entry| entry.owner.clone());
         let there = made.get(name);
         if let Some(Some(lack)) = there {
             return Err(foreign(server, name, lack));

@@ -61,6 +61,10 @@ impl Sink for ShelfSink {
         self.0.check().map(|()| Prepared { empty })
     }
 
+    async fn claim(&mut self, _: &[Arc<ViewInfo>], _: &[String], _: &str) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
         let gate = self.0.gate.lock().clone();
         if let Some(gate) = gate {
@@ -265,12 +269,16 @@ async fn rows_of_people_beyond_the_bound_are_read_again_and_groups_are_kept() {
     // Meanwhile one more comes, with a version from before what is read again.
     offer(vec![people(&view, 5, &["p7"])], 8);
     outlet
-        .refill(vec![people(&view, 6, &["p4", "p5", "p6"])], place(7))
+        .refill(
+            &place(3),
+            vec![people(&view, 6, &["p4", "p5", "p6"])],
+            place(7),
+        )
         .expect("open");
     let behind = outlet.wants_more().await.expect("open");
     assert_eq!((behind.from, behind.to), (place(7), place(8).positions));
     outlet
-        .refill(vec![people(&view, 6, &["p7"])], place(8))
+        .refill(&place(7), vec![people(&view, 6, &["p7"])], place(8))
         .expect("open");
     assert_eq!(outlet.behind(), None);
     // Taken from the clock before the refill above, and behind it in the topic.
@@ -280,6 +288,60 @@ async fn rows_of_people_beyond_the_bound_are_read_again_and_groups_are_kept() {
     let version = |key: &str| shelf.rows.lock()[&("people".to_owned(), key.to_owned())].0;
     assert!(version("p7") > 7, "the newer record has the newer version");
     assert_eq!(version("p8"), version("p7"));
+}
+
+/// The topic is read from far on while a table turns out to be empty: that is what must be done next,
+/// not what the reader was about.
+#[tokio::test(start_paused = true)]
+async fn what_is_to_be_read_from_the_start_stays_so_whatever_is_being_read() {
+    let (shelf, view) = (Arc::<Shelf>::default(), people_view());
+    let outlet = outlet_at(&shelf, place(12));
+    settle().await;
+    outlet.read_again(place(9));
+    let Behind { from, .. } = outlet.wants_more().await.expect("open");
+    outlet.read_again(place(0));
+    outlet
+        .refill(&from, vec![people(&view, 1, &["p10"])], place(12))
+        .expect("open");
+    let behind = outlet.behind().expect("nothing of it was read");
+    assert_eq!(behind.from, place(0));
+    outlet
+        .refill(
+            &behind.from,
+            vec![people(&view, 2, &["p1", "p10"])],
+            place(12),
+        )
+        .expect("open");
+    outlet.drained().await.expect("open");
+    assert_eq!(
+        shelf.counts().into_keys().collect::<Vec<_>>(),
+        ["p1", "p10"]
+    );
+}
+
+/// A slow store gets fewer rows at once, so that its progress shows; a fast one as many as it may.
+#[tokio::test(start_paused = true)]
+async fn a_write_has_as_many_rows_as_the_store_takes_in_good_time() {
+    let shelf = Arc::<Shelf>::default();
+    let limits = Limits::default();
+    let outlet = outlet(&shelf);
+    let mut state = outlet.shared.state.lock();
+    state.write_rows = WRITE_ROWS_FIRST;
+    for _ in 0..5 {
+        let rows = state.write_rows;
+        state.pace(rows, Duration::from_millis(10), &limits);
+    }
+    assert_eq!(state.write_rows, limits.write_rows_max);
+    state.pace(7, Duration::from_millis(10), &limits);
+    assert_eq!(
+        state.write_rows, limits.write_rows_max,
+        "a small one tells nothing"
+    );
+    for _ in 0..20 {
+        let rows = state.write_rows;
+        state.pace(rows, Duration::from_mins(1), &limits);
+    }
+    assert_eq!(state.write_rows, WRITE_ROWS_LEAST);
 }
 
 #[tokio::test(start_paused = true)]
@@ -494,7 +556,7 @@ async fn read_on(outlet: &Outlet, persons: &Arc<ViewInfo>, version: &mut i64, re
     let pids: Vec<_> = pids.iter().map(String::as_str).collect();
     *version += 1;
     outlet
-        .refill(vec![people(persons, *version, &pids)], place(last))
+        .refill(&from, vec![people(persons, *version, &pids)], place(last))
         .expect("open");
 }
 

@@ -25,6 +25,8 @@ const LOG_PAGES: u32 = 4096;
 const CACHE_KIB: u32 = 32 << 10;
 /// What the log file may keep on the disk once it is empty.
 const LOG_BYTES_KEPT: u32 = 64 << 20;
+/// The table that says whose rows the others hold.
+const REGISTER: &str = "_falaj";
 
 /// A SQLite file, open or not.
 pub(super) struct Database {
@@ -87,6 +89,36 @@ impl Database {
         transaction.commit().map_err(failed)?;
         open.tables = tables;
         Ok(Prepared { empty })
+    }
+
+    pub(super) fn claim(
+        &mut self,
+        views: &[String],
+        empty: &[String],
+        owner: &str,
+    ) -> Result<(), SinkError> {
+        let store = self.store();
+        let failed = |e| failed(&store, &e);
+        let transaction = self.opened()?.begin().map_err(failed)?;
+        let register = format!(
+            "CREATE TABLE IF NOT EXISTS {REGISTER} \
+             (\"view\" TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID"
+        );
+        transaction.execute_batch(&register).map_err(failed)?;
+        for view in views {
+            if empty.contains(view) {
+                let mark = format!("INSERT OR REPLACE INTO {REGISTER} VALUES (?1, ?2)");
+                transaction
+                    .execute(&mark, params![view, owner])
+                    .map_err(failed)?;
+            } else if owner_of(&transaction, view).map_err(failed)?.as_deref() != Some(owner) {
+                return Err(SinkError::ForeignRows {
+                    table: view.clone(),
+                    store,
+                });
+            }
+        }
+        transaction.commit().map_err(failed)
     }
 
     pub(super) fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
@@ -348,6 +380,9 @@ fn declared_columns(view: &ViewInfo) -> Result<Vec<(&str, &'static str)>, SinkEr
             "names that begin with `sqlite_` are SQLite's own".into(),
         ));
     }
+    if view.name.eq_ignore_ascii_case(REGISTER) {
+        return Err(unfit(format!("the table `{REGISTER}` is falaj's own")));
+    }
     let mut columns = Vec::new();
     for column in &view.columns {
         let name = column.name.as_str();
@@ -467,6 +502,12 @@ fn is_empty(at: &Connection, table: &str) -> rusqlite::Result<bool> {
     at.query_row(&sql, [], |_| Ok(()))
         .optional()
         .map(|row| row.is_none())
+}
+
+/// Whose rows a table holds, where that was ever said.
+fn owner_of(at: &Connection, view: &str) -> rusqlite::Result<Option<String>> {
+    let sql = format!("SELECT owner FROM {REGISTER} WHERE \"view\" = ?1");
+    at.query_row(&sql, [view], |row| row.get(0)).optional()
 }
 
 fn upsert(table: &str, columns: &[(&str, &str)]) -> String {
