@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::now_ms;
 use crate::failure::{Failure, Fault};
 use crate::line::{Derive, Intake, Line};
+use crate::stdio;
 
 /// Most bytes taken from the topic in one read.
 const FETCH_BYTES_MAX: usize = 256 << 10;
@@ -102,10 +103,20 @@ async fn drain_sinks(
     stop: &CancellationToken,
 ) -> Result<bool, Failure> {
     let (started, mut moved, mut rows) = (Instant::now(), Instant::now(), 0);
+    let mut said = false;
     loop {
         derive.repay(stop).await?;
         if derive.sinks.drained(SINKS_LOOK).await {
             return Ok(true);
+        }
+        let undone = derive.sinks.undone().into_iter();
+        let names: Vec<_> = undone.map(|sink| format!("`{}`", sink.sink)).collect();
+        if stop.is_cancelled() && !names.is_empty() && !std::mem::replace(&mut said, true) {
+            stdio::say(&format!(
+                "waiting up to {} s for rows that sink {} has not taken; the rest stays in the checkpoint",
+                SINKS_WAIT_MAX.as_secs(),
+                names.join(", ")
+            ));
         }
         let done = derive.sinks.done_rows();
         if done != rows {

@@ -320,8 +320,9 @@ impl Reporter {
             kind: status.kind.to_owned(),
             state: match status.state {
                 OutletState::Starting => Working::Waiting,
-                OutletState::Ok | OutletState::Closed => Working::Ok,
-                OutletState::Failing => Working::Failing,
+                OutletState::Ok => Working::Ok,
+                // While a line runs, a sink ends only where something is broken.
+                OutletState::Failing | OutletState::Closed => Working::Failing,
             },
             pending: status.pending_rows as u64,
             behind: status.behind,

@@ -1,7 +1,7 @@
 //! The bounded queue between the pipeline and one sink.
 //!
 //! Always: a slow or failing sink delays nobody else, nothing here waits for it. Aggregate rows
-//! coalesce; rows of row views are bounded, and what would be beyond the bound is left out: the
+//! coalesce; rows of row views are bounded in number and bytes, and what would be beyond the bound is left out: the
 //! outlet is *behind* then, and somebody reads those rows again from the topic, at its own pace,
 //! from [`Behind::from`] on ([`Outlet::refill`]).
 //! Always: what the sink has not acknowledged is in [`Outlet::pending`], what it is writing at
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::pending::{Pending, Queue};
+use crate::pending::{self, Pending, Queue};
 use crate::{Prepared, Sink, SinkError, Written, now_us};
 
 /// Requests to erase a subject that may wait for the sink at once.
@@ -43,6 +43,8 @@ const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 pub struct Limits {
     /// Rows of row views that may be unacknowledged before the outlet is behind.
     pub person_rows_max: usize,
+    /// Bytes of their values, about, likewise.
+    pub person_bytes_max: usize,
     /// Rows that one call of [`Sink::write`] gets at most, once the store has shown that it takes
     /// them within [`Limits::write_time`].
     pub write_rows_max: usize,
@@ -61,6 +63,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             person_rows_max: 65_536,
+            person_bytes_max: 64 << 20,
             write_rows_max: 65_536,
             write_time: Duration::from_secs(2),
             retry_first: Duration::from_millis(250),
@@ -173,15 +176,24 @@ struct State {
     refused: Vec<Reject>,
     /// Number of the newest reject.
     refused_number: i64,
-    /// Why what is missing cannot be read again, and what to do.
-    reading: Option<(String, Option<String>)>,
+    /// Why what is missing cannot be read again.
+    reading: Option<Unread>,
     /// Newest version offered of each view.
     newest: HashMap<String, i64>,
     /// What the sink is writing now.
     in_flight: Vec<ViewUpdate>,
+    /// Bytes in it that belong to row views, about.
+    in_flight_bytes: usize,
     /// Rows that the next write gets at most.
     write_rows: usize,
     status: OutletStatus,
+}
+
+/// Why what is missing cannot be read again, since when, and what to do.
+struct Unread {
+    why: String,
+    hint: Option<String>,
+    since_ms: i64,
 }
 
 impl State {
@@ -193,6 +205,14 @@ impl State {
         let people = |update: &&ViewUpdate| update.view.kind == ViewKind::Row;
         let in_flight = self.in_flight.iter().filter(people);
         self.queue.rows_of(ViewKind::Row) + in_flight.map(|u| u.rows.num_rows()).sum::<usize>()
+    }
+
+    /// Whether one more update of row views, so large, is within the bounds; nothing at all is.
+    fn has_room(&self, rows: usize, bytes: usize, limits: &Limits) -> bool {
+        let held = self.person_rows();
+        held == 0
+            || (held + rows <= limits.person_rows_max
+                && self.queue.bytes() + self.in_flight_bytes + bytes <= limits.person_bytes_max)
     }
 
     /// Adds an update; of a row view with a version larger than every earlier one of that view.
@@ -294,6 +314,7 @@ impl Outlet {
             reading: None,
             newest: HashMap::new(),
             in_flight: Vec::new(),
+            in_flight_bytes: 0,
             write_rows: limits.write_rows_max.min(WRITE_ROWS_FIRST),
             status,
         };
@@ -355,15 +376,15 @@ impl Outlet {
         let mut guard = self.shared.open()?;
         let state = &mut *guard;
         ordered(state, &updates)?;
-        let person_rows: usize = updates
-            .iter()
-            .filter(|update| update.view.kind == ViewKind::Row)
-            .filter(|update| state.queue.knows(&update.view.name))
-            .map(|update| update.rows.num_rows())
-            .sum();
-        let held = state.person_rows();
-        let full = held > 0 && held + person_rows > self.shared.limits.person_rows_max;
-        if person_rows > 0 && full && state.missing.is_none() {
+        let (mut rows, mut bytes) = (0, 0);
+        for update in &updates {
+            if update.view.kind == ViewKind::Row && state.queue.knows(&update.view.name) {
+                rows += update.rows.num_rows();
+                bytes += pending::bytes(update);
+            }
+        }
+        let full = rows > 0 && !state.has_room(rows, bytes, &self.shared.limits);
+        if full && state.missing.is_none() {
             debug!(sink = %self.shared.name, "behind: row views will be read again");
             state.missing = Some(state.offered.clone());
         }
@@ -419,11 +440,12 @@ impl Outlet {
     /// # Errors
     /// Where the sink is closed.
     pub async fn wants_more(&self) -> Result<Behind, SinkError> {
-        let max = self.shared.limits.person_rows_max / 2;
+        let limits = &self.shared.limits;
+        let (rows, bytes) = (limits.person_rows_max / 2, limits.person_bytes_max / 2);
         self.shared
             .until(|state| match (state.status.state, &state.missing) {
                 (OutletState::Closed, _) => Some(Err(self.shared.closed())),
-                (_, Some(from)) if state.person_rows() <= max => Some(Ok(Behind {
+                (_, Some(from)) if state.has_room(rows, bytes, limits) => Some(Ok(Behind {
                     from: from.clone(),
                     to: state.offered.positions.clone(),
                 })),
@@ -464,7 +486,13 @@ impl Outlet {
     /// Says why what is missing cannot be read again, until that is over. Shown while nothing else
     /// fails.
     pub fn reading_failed(&self, why: Option<(String, Option<String>)>) {
-        self.shared.state.lock().reading = why;
+        let mut state = self.shared.state.lock();
+        let since_ms = state.reading.as_ref().map(|unread| unread.since_ms);
+        state.reading = why.map(|(why, hint)| Unread {
+            why,
+            hint,
+            since_ms: since_ms.unwrap_or_else(now_ms),
+        });
     }
 
     /// Puts back what [`Outlet::take_owed`] gave and could not be repaid.
@@ -505,9 +533,9 @@ impl Outlet {
             behind: state.missing.is_some(),
             ..state.status.clone()
         };
-        if let (Some((error, hint)), None) = (&state.reading, &status.error) {
-            status.state = OutletState::Failing;
-            (status.error, status.hint) = (Some(error.clone()), hint.clone());
+        if let (Some(unread), None) = (&state.reading, &status.error) {
+            (status.state, status.since_ms) = (OutletState::Failing, unread.since_ms);
+            (status.error, status.hint) = (Some(unread.why.clone()), unread.hint.clone());
         }
         status
     }
@@ -621,6 +649,8 @@ impl Shared {
         let rows_max = state.write_rows;
         let updates = state.queue.take(rows_max);
         state.in_flight.clone_from(&updates);
+        let people = updates.iter().filter(|u| u.view.kind == ViewKind::Row);
+        state.in_flight_bytes = people.map(pending::bytes).sum();
         updates
     }
 
@@ -639,6 +669,7 @@ impl Shared {
         self.worked();
         let mut state = self.state.lock();
         let rows = rows(&std::mem::take(&mut state.in_flight));
+        state.in_flight_bytes = 0;
         state.pace(rows, took, &self.limits);
         let rows = rows as u64;
         let refused = written.refused.len() as u64;
@@ -672,6 +703,7 @@ impl Shared {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.queue.put_back(std::mem::take(&mut state.in_flight));
+        state.in_flight_bytes = 0;
         let wait = self.limits.backoff(state.status.attempts);
         if state.status.state == OutletState::Failing {
             debug!(sink = %self.name, %error, attempts = state.status.attempts, "fails still");

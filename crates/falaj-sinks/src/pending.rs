@@ -39,6 +39,8 @@ struct ViewQueue {
     view: Arc<ViewInfo>,
     updates: VecDeque<ViewUpdate>,
     rows: usize,
+    /// Bytes of the values, about; of row views only.
+    bytes: usize,
     /// Rows that were left when the updates were coalesced last.
     live: usize,
 }
@@ -49,6 +51,7 @@ impl Queue {
             view: Arc::clone(view),
             updates: VecDeque::new(),
             rows: 0,
+            bytes: 0,
             live: 0,
         };
         Self {
@@ -76,6 +79,11 @@ impl Queue {
         self.views.iter().map(|queue| queue.rows).sum()
     }
 
+    /// Bytes of what is there of row views, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.views.iter().map(|queue| queue.bytes).sum()
+    }
+
     pub(crate) fn rows_of(&self, kind: ViewKind) -> usize {
         let views = self.views.iter().filter(|queue| queue.view.kind == kind);
         views.map(|queue| queue.rows).sum()
@@ -84,7 +92,7 @@ impl Queue {
     /// Adds what is newer than everything here. Updates of unknown views are dropped.
     pub(crate) fn push(&mut self, update: ViewUpdate) {
         if let Some(queue) = self.of(&update.view.name) {
-            queue.rows += update.rows.num_rows();
+            queue.count(&update);
             queue.updates.push_back(ViewUpdate {
                 people: None,
                 ..update
@@ -99,7 +107,7 @@ impl Queue {
     pub(crate) fn put_back(&mut self, updates: Vec<ViewUpdate>) {
         for update in updates.into_iter().rev() {
             if let Some(queue) = self.of(&update.view.name) {
-                queue.rows += update.rows.num_rows();
+                queue.count(&update);
                 queue.updates.push_front(ViewUpdate {
                     people: None,
                     ..update
@@ -124,7 +132,12 @@ impl Queue {
                 } else {
                     taken.push(update);
                 }
-                queue.rows -= rows.min(room);
+                let gone = rows.min(room);
+                queue.bytes -= queue.bytes / queue.rows.max(1) * gone;
+                queue.rows -= gone;
+                if queue.rows == 0 {
+                    queue.bytes = 0;
+                }
                 room -= rows.min(room);
             }
         }
@@ -136,11 +149,11 @@ impl Queue {
         for queue in &mut self.views {
             let left = queue.updates.iter().map(|update| without(update, pid));
             queue.updates = left.filter(|update| update.rows.num_rows() > 0).collect();
-            queue.rows = queue
-                .updates
-                .iter()
-                .map(|update| update.rows.num_rows())
-                .sum();
+            (queue.rows, queue.bytes) = (0, 0);
+            for update in std::mem::take(&mut queue.updates) {
+                queue.count(&update);
+                queue.updates.push_back(update);
+            }
         }
     }
 
@@ -158,6 +171,13 @@ impl Queue {
 }
 
 impl ViewQueue {
+    fn count(&mut self, update: &ViewUpdate) {
+        self.rows += update.rows.num_rows();
+        if self.view.kind == ViewKind::Row {
+            self.bytes += bytes(update);
+        }
+    }
+
     fn coalesce(&mut self) {
         if self.view.kind == ViewKind::Aggregate
             && self.updates.len() > 1
@@ -170,6 +190,25 @@ impl ViewQueue {
         }
         self.live = self.rows;
     }
+}
+
+/// Bytes of an update's values, about: of texts as they are, eight of everything else.
+pub(crate) fn bytes(update: &ViewUpdate) -> usize {
+    let values = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8 => column
+            .as_string::<i32>()
+            .iter()
+            .flatten()
+            .map(str::len)
+            .sum(),
+        DataType::Utf8View => {
+            let lengths = column.as_string_view().lengths();
+            lengths.map(|length| length as usize).sum()
+        }
+        _ => 8 * column.len(),
+    };
+    let keys: usize = update.keys.iter().flatten().map(str::len).sum();
+    keys + update.rows.columns().iter().map(values).sum::<usize>()
 }
 
 /// One update in place of several, oldest first: of each key the last row.

@@ -133,6 +133,7 @@ fn outlet(shelf: &Arc<Shelf>) -> Outlet {
 fn outlet_at(shelf: &Arc<Shelf>, offered: Place) -> Outlet {
     let limits = Limits {
         person_rows_max: 4,
+        person_bytes_max: 1 << 10,
         write_rows_max: 1000,
         ..Limits::default()
     };
@@ -288,6 +289,34 @@ async fn rows_of_people_beyond_the_bound_are_read_again_and_groups_are_kept() {
     let version = |key: &str| shelf.rows.lock()[&("people".to_owned(), key.to_owned())].0;
     assert!(version("p7") > 7, "the newer record has the newer version");
     assert_eq!(version("p8"), version("p7"));
+}
+
+/// Few rows may be large.
+#[tokio::test(start_paused = true)]
+async fn large_rows_of_people_are_bounded_in_bytes() {
+    let (shelf, view) = (Arc::<Shelf>::default(), people_view());
+    shelf.fail(Some(full()));
+    let outlet = outlet(&shelf);
+    settle().await;
+    let long = "p".repeat(300);
+    let offer = |pid: &str, to| {
+        let updates = vec![people(&view, to, &[pid])];
+        outlet.offer(updates, place(to)).expect("it never waits");
+    };
+    offer(&long, 1);
+    assert_eq!(outlet.behind(), None);
+    offer(&long.replace('p', "q"), 2);
+    let behind = outlet.behind().expect("two are too large together");
+    assert_eq!(behind.from, place(1));
+    shelf.fail(None);
+    let behind = outlet.wants_more().await.expect("open");
+    let rows = vec![people(&view, 3, &[&long.replace('p', "q")])];
+    outlet.refill(&behind.from, rows, place(2)).expect("open");
+    outlet.drained().await.expect("open");
+    // Room again, as none of them is held any more.
+    offer("p3", 3);
+    assert_eq!(outlet.behind(), None);
+    outlet.drained().await.expect("open");
 }
 
 /// The topic is read from far on while a table turns out to be empty: that is what must be done next,
