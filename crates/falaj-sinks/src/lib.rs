@@ -113,7 +113,7 @@ pub trait Sink: Send {
 
     /// Removes every row of this subject: rows of row views, and rows that have its pid in a
     /// column `pid`, in tables of views that are gone, too; gives their number. When it returns,
-    /// nobody can read them any more, and an older version does not bring them back. When their
+    /// nobody can read them any more, and no write of before brings them back. When their
     /// bytes leave the store's files is the store's matter, and said in its reference page.
     ///
     /// # Errors
@@ -146,8 +146,8 @@ pub trait Sink: Send {
 /// What [`Sink::prepare`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prepared {
-    /// Views whose table holds no row: new, or emptied by somebody. The pipeline owes such a table
-    /// all rows the view has by now.
+    /// Views whose table holds no row (it is new, or somebody emptied it) or was lost and made anew
+    /// since. The pipeline owes such a table all rows the view has by now.
     pub empty: Vec<String>,
 }
 

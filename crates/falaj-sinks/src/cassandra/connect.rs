@@ -85,13 +85,7 @@ impl Access {
 
     /// Whether rows leave the machine without TLS.
     pub(super) fn exposed(&self) -> bool {
-        let here = |node: &String| {
-            let host = node
-                .rsplit_once(':')
-                .map_or(node.as_str(), |(host, _)| host);
-            is_this_machine(host)
-        };
-        self.tls.is_none() && !self.nodes.iter().all(here)
+        self.tls.is_none() && !self.nodes.iter().all(|node| is_this_machine(node))
     }
 
     /// Whose errors they are, and of what.
