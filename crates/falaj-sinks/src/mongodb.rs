@@ -23,7 +23,7 @@ mod rows;
 mod server;
 mod tables;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,6 +116,10 @@ pub struct MongodbSink {
     retention: Retention,
     erased: Erased,
     open: Option<Open>,
+    /// Views whose collections are marked as this sink's owner's.
+    ours: HashSet<String>,
+    /// The view whose collection was found to be no longer the one that was prepared.
+    lost: Option<String>,
 }
 
 struct Open {
@@ -141,6 +145,8 @@ impl MongodbSink {
             retention,
             erased: Erased::default(),
             open: None,
+            ours: HashSet::new(),
+            lost: None,
         })
     }
 
@@ -165,11 +171,13 @@ impl Sink for MongodbSink {
 
     async fn prepare(&mut self, views: &[Arc<ViewInfo>]) -> Result<Prepared, SinkError> {
         let server = self.server().await?;
+        server.was_disturbed();
         let (tables, prepared) =
-            tables::prepare(&server, views, &self.retention, self.create).await?;
+            tables::prepare(&server, views, &self.retention, &self.ours, self.create).await?;
         if let Some(open) = &mut self.open {
             open.tables = tables;
         }
+        self.lost = None;
         Ok(prepared)
     }
 
@@ -180,7 +188,11 @@ impl Sink for MongodbSink {
         owner: &str,
     ) -> Result<(), SinkError> {
         let server = self.server().await?;
-        tables::claim(&server, views, empty, owner).await
+        let none = HashMap::new();
+        let tables = self.open.as_ref().map_or(&none, |open| &open.tables);
+        tables::claim(&server, tables, views, empty, owner).await?;
+        self.ours = views.iter().map(|view| view.name.clone()).collect();
+        Ok(())
     }
 
     async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
@@ -192,7 +204,19 @@ impl Sink for MongodbSink {
                 }),
             };
         };
-        rows::write(server, tables, updates, &mut self.erased, now_us()).await
+        if let Some(view) = &self.lost {
+            return Err(tables::loss(server, view));
+        }
+        let written = rows::write(server, tables, updates, &mut self.erased, now_us()).await?;
+        // A server that was away may have come back without its data.
+        if server.was_disturbed()
+            && let Some(view) = tables::lost(server, tables).await?
+        {
+            let error = tables::loss(server, &view);
+            self.lost = Some(view);
+            return Err(error);
+        }
+        Ok(written)
     }
 
     async fn drop_view(&mut self, view: &str) -> Result<(), SinkError> {
@@ -200,18 +224,28 @@ impl Sink for MongodbSink {
         if let Some(open) = &mut self.open {
             open.tables.remove(view);
         }
+        self.ours.remove(view);
         tables::drop_view(&server, view, self.create).await
     }
 
     async fn erase(&mut self, pid: &str) -> Result<u64, SinkError> {
         let server = self.server().await?;
         self.erased.add(pid, now_us());
-        tables::erase(&server, pid).await
+        let none = HashMap::new();
+        let tables = self.open.as_ref().map_or(&none, |open| &open.tables);
+        tables::erase(&server, tables, pid).await
     }
 
     /// The server removes rows by itself, by an index; that is put back where somebody dropped it.
+    /// A collection that was dropped as a whole is remembered, and the next write says so.
     async fn expire(&mut self) -> Result<u64, SinkError> {
-        if let Some(Open { server, tables }) = self.open.as_ref().filter(|_| self.create) {
+        let Some(Open { server, tables }) = &self.open else {
+            return Ok(0);
+        };
+        if self.lost.is_none() {
+            self.lost = tables::lost(server, tables).await?;
+        }
+        if self.create {
             for table in tables.values() {
                 tables::keep_expiring(server, table).await?;
             }

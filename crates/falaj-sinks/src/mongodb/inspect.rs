@@ -1,5 +1,6 @@
 //! A look at the server before a run. Nothing is changed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use falaj_record::ViewInfo;
@@ -44,7 +45,8 @@ pub(super) async fn inspect(
     let mut findings = about_server(server, &hello);
     for view in views {
         // One at a time: a view that does not fit hides no other.
-        match tables::look(server, std::slice::from_ref(view), retention).await {
+        let (view_alone, none) = (std::slice::from_ref(view), HashSet::new());
+        match tables::look(server, view_alone, retention, &none).await {
             Ok(found) => findings.extend(about_table(server, view, &found[0], create)),
             Err(error) if error.passing() || matches!(error, SinkError::Login { .. }) => {
                 return Err(error);

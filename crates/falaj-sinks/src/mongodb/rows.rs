@@ -82,7 +82,7 @@ pub(super) async fn write(
             if batch.is_over(now_us) || batch.is_erased(row, erased) {
                 continue;
             }
-            match batch.upsert(at, row) {
+            match batch.upsert(at, row, now_us) {
                 Err(reason) => written
                     .refused
                     .push(Refused::of(batch.update, row, reason, None)),
@@ -165,12 +165,14 @@ fn newest_rows<'a>(batches: &[Batch<'a>]) -> Vec<(&'a str, Vec<Spot>)> {
 impl Batch<'_> {
     /// Whether the retention of these rows is over already.
     fn is_over(&self, now_us: i64) -> bool {
-        self.expires_ms().is_some_and(|ms| ms <= now_us / 1000)
+        self.expires_ms(now_us)
+            .is_some_and(|ms| ms <= now_us / 1000)
     }
 
-    fn expires_ms(&self) -> Option<i64> {
+    /// Versions may be ahead of the clock; nothing is kept for longer because of that.
+    fn expires_ms(&self, now_us: i64) -> Option<i64> {
         let kept = millis(self.table.kept?);
-        let version = self.update.version;
+        let version = self.update.version.min(now_us);
         let written = version.div_euclid(1000) + i64::from(version.rem_euclid(1000) > 0);
         Some(written.saturating_add(kept))
     }
@@ -186,7 +188,7 @@ impl Batch<'_> {
     }
 
     /// A row as an upsert, or why no store of this kind takes it.
-    fn upsert(&self, at: usize, row: usize) -> Result<Upsert, Reason> {
+    fn upsert(&self, at: usize, row: usize, now_us: i64) -> Result<Upsert, Reason> {
         let (key, version) = (self.update.keys.value(row), self.update.version);
         let mut document = RawDocumentBuf::new();
         let mut micros = RawDocumentBuf::new();
@@ -201,7 +203,7 @@ impl Batch<'_> {
         }
         document.append(cstr!("_key"), key);
         document.append(cstr!("_version"), version);
-        if let Some(ms) = self.expires_ms() {
+        if let Some(ms) = self.expires_ms(now_us) {
             document.append(cstr!("_expires"), DateTime::from_millis(ms));
         }
         // The server adds `_id`, with its type, name, length and zero.

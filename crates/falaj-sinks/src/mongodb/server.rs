@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc, rawdoc};
@@ -39,6 +40,8 @@ pub(super) struct Server {
     login: bool,
     confirm_wait: Duration,
     heartbeats: Heartbeats,
+    /// Whether something failed to get through since somebody asked.
+    disturbed: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -53,9 +56,11 @@ impl Server {
         };
         let options = ClientOptions::parse(address.connection.clone()).await;
         let mut options = options.map_err(|error| about().fault(&error))?;
-        let seen = Arc::clone(&heartbeats);
+        let disturbed = Arc::new(AtomicBool::new(false));
+        let (seen, failed) = (Arc::clone(&heartbeats), Arc::clone(&disturbed));
         options.sdam_event_handler = Some(EventHandler::callback(move |event| match event {
             SdamEvent::ServerHeartbeatFailed(event) => {
+                failed.store(true, Ordering::Relaxed);
                 let silence = Silence::of(&event.failure);
                 seen.lock()
                     .insert(event.server_address.to_string(), Some(silence));
@@ -78,6 +83,7 @@ impl Server {
             login: address.login,
             confirm_wait: address.confirm_wait,
             heartbeats,
+            disturbed,
         };
         match server.greeted().await {
             Ok(replicated) => {
@@ -100,6 +106,12 @@ impl Server {
         }
         let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
         Ok(sharded || hello.contains_key("setName"))
+    }
+
+    /// Whether a command or a heartbeat did not get through since the last call: another server
+    /// may answer now, or the same one after a crash.
+    pub(super) fn was_disturbed(&self) -> bool {
+        self.disturbed.swap(false, Ordering::Relaxed)
     }
 
     /// Name of the database.
@@ -192,7 +204,10 @@ impl Server {
             };
             match answer {
                 Ok(reply) => return self.confirmed(reply, what),
-                Err(error) if tries < TRIES_MAX && again(&error) => tries += 1,
+                Err(error) if tries < TRIES_MAX && again(&error) => {
+                    self.disturbed.store(true, Ordering::Relaxed);
+                    tries += 1;
+                }
                 Err(error) => return Err(self.about(what).fault(&error)),
             }
         }

@@ -1,19 +1,19 @@
 //! Collections: how they are made, kept up with their views, looked at, and let go of.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::Array;
 use falaj_record::{Column, PID, ViewInfo, ViewUpdate};
 use mongodb::bson::raw::CString;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Binary, Bson, Document, doc};
 
 use super::NAME;
 use super::cells::{Cells, declared};
 use super::fault::{Fault, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND};
 use super::server::{Server, documents};
-use crate::{Prepared, Retention, SinkError};
+use crate::{Prepared, Retention, SinkError, now_us};
 
 /// The collection that says which others falaj made.
 const REGISTER: &str = "_falaj";
@@ -33,6 +33,7 @@ const INDEX_PREFIX: &str = "falaj_";
 const NAMESPACE_BYTES_MAX: usize = 255;
 /// Most entries of a list of collections or indexes that is read at once.
 const LIST_MAX: i32 = 100_000;
+
 /// A view's collection.
 pub(super) struct Table {
     pub(super) view: Arc<ViewInfo>,
@@ -40,6 +41,8 @@ pub(super) struct Table {
     pub(super) names: Vec<CString>,
     /// How long rows are kept after their last write.
     pub(super) kept: Option<Duration>,
+    /// The server's mark of the collection that was prepared.
+    uuid: Option<Binary>,
 }
 
 impl Table {
@@ -75,6 +78,9 @@ struct Entry {
     kept_ms: Option<i64>,
     /// Whose rows it holds.
     owner: Option<String>,
+    /// The server's mark of the collection, where it gives one. A collection that is dropped and
+    /// made again by the next row has another.
+    uuid: Option<Binary>,
 }
 
 impl Entry {
@@ -84,6 +90,7 @@ impl Entry {
             columns: columns.iter().map(owned).collect(),
             kept_ms: retention.get(&view.name).map(|kept| millis(*kept)),
             owner: None,
+            uuid: None,
         }
     }
 
@@ -96,19 +103,26 @@ impl Entry {
             columns: documents(document, "columns").map(column).collect(),
             kept_ms: document.get_i64("retention_ms").ok(),
             owner: document.get_str("owner").ok().map(str::to_owned),
+            uuid: uuid(document),
         }
     }
 
     fn document(&self, view: &str) -> Document {
         let column = |(name, kind): &(String, String)| doc! { "name": name, "type": kind };
         let columns: Vec<_> = self.columns.iter().map(column).collect();
-        doc! {
+        let mut document = doc! {
             "_id": view,
             "made_by": "falaj",
             "columns": columns,
             "retention_ms": self.kept_ms,
-            "owner": self.owner.as_deref(),
+        };
+        if let Some(owner) = &self.owner {
+            document.insert("owner", owner);
         }
+        if let Some(uuid) = &self.uuid {
+            document.insert("uuid", uuid.clone());
+        }
+        document
     }
 
     fn has(&self, name: &str) -> bool {
@@ -122,10 +136,20 @@ pub(super) struct Found {
     wanted: Entry,
     /// The collection's entry in the register.
     entry: Option<Entry>,
-    /// Whether the collection is there.
-    made: bool,
+    /// The collection, where it is there.
+    made: Option<Made>,
+    /// Whether it is another collection than the one that was prepared, so that rows of before are
+    /// missing in it, whatever it holds.
+    anew: bool,
     /// Names and keys of its indexes.
     indexes: Vec<Index>,
+}
+
+/// A collection that is there.
+struct Made {
+    /// What makes it unfit for rows.
+    lack: Option<&'static str>,
+    uuid: Option<Binary>,
 }
 
 /// An index of one field.
@@ -154,8 +178,18 @@ impl Index {
         Some(Self {
             name: listed.get_str("name").ok()?.to_owned(),
             field: field.clone(),
-            expiring: listed.contains_key("expireAfterSeconds"),
+            expiring: match listed.get("expireAfterSeconds") {
+                Some(Bson::Int32(seconds)) => *seconds == 0,
+                Some(Bson::Int64(seconds)) => *seconds == 0,
+                Some(Bson::Double(seconds)) => *seconds == 0.0,
+                _ => false,
+            },
         })
+    }
+
+    /// Whether it does what `wanted` is for, whatever it is called.
+    fn does_as(&self, wanted: &Self) -> bool {
+        self.field == wanted.field && self.expiring == wanted.expiring
     }
 
     fn document(&self) -> Document {
@@ -177,12 +211,7 @@ impl Found {
             .map(|column| Index::on(&column.name))
             .collect();
         wanted.extend(self.wanted.kept_ms.map(|_| Index::on(EXPIRES)));
-        let there = |index: &Index| {
-            let same = |other: &&Index| other.field == index.field;
-            let mut others = self.indexes.iter().filter(same);
-            others.any(|other| other.expiring == index.expiring)
-        };
-        wanted.retain(|index| !there(index));
+        wanted.retain(|index| !self.indexes.iter().any(|other| other.does_as(index)));
         wanted
     }
 
@@ -205,14 +234,15 @@ impl Found {
     }
 }
 
-/// Makes or evolves a collection for each view.
+/// Makes or evolves a collection for each view. `ours` are those that held rows of this very sink.
 pub(super) async fn prepare(
     server: &Server,
     views: &[Arc<ViewInfo>],
     retention: &Retention,
+    ours: &HashSet<String>,
     create: bool,
 ) -> Result<(HashMap<String, Table>, Prepared), SinkError> {
-    let found = look(server, views, retention).await?;
+    let found = look(server, views, retention, ours).await?;
     // Everything is looked at before anything is changed.
     for (view, found) in views.iter().zip(&found) {
         if let Some(error) = unusable(server, view, found, create).into_iter().next() {
@@ -222,8 +252,8 @@ pub(super) async fn prepare(
     let mut tables = HashMap::new();
     let mut empty = Vec::new();
     for (view, found) in views.iter().zip(&found) {
-        evolve(server, view, found, create).await?;
-        if is_empty(server, &view.name).await? {
+        let uuid = evolve(server, view, found, create).await?;
+        if found.anew || is_empty(server, &view.name).await? {
             empty.push(view.name.clone());
         }
         let names = view
@@ -236,6 +266,7 @@ pub(super) async fn prepare(
                 .collect::<Result<_, _>>()
                 .map_err(|_| unfit(view, "a column's name holds a zero".into()))?,
             kept: retention.get(&view.name).copied(),
+            uuid,
         };
         tables.insert(view.name.clone(), table);
     }
@@ -245,6 +276,7 @@ pub(super) async fn prepare(
 /// Marks empty collections as `owner`'s, in the register, and looks at those of the others.
 pub(super) async fn claim(
     server: &Server,
+    tables: &HashMap<String, Table>,
     views: &[Arc<ViewInfo>],
     empty: &[String],
     owner: &str,
@@ -254,19 +286,25 @@ pub(super) async fn claim(
         return Ok(());
     }
     let entries = entries(server, &names).await?;
-    for view in views {
-        let name = &view.name;
-        let marked = entries.get(name).and_then(|entry| entry.owner.as_deref());
-        if marked == Some(owner) {
-            continue;
-        }
-        if !empty.contains(name) {
+    for name in names {
+        let entry = entries.get(name);
+        let uuid = tables.get(name).and_then(|table| table.uuid.as_ref());
+        if entry.is_some_and(|entry| entry.owner.as_deref() == Some(owner)) {
+            if !others(entry.and_then(|entry| entry.uuid.as_ref()), uuid) {
+                continue;
+            }
+        } else if !empty.iter().any(|view| view == name) || !is_empty(server, name).await? {
+            // One that is to be filled anew may hold rows all the same.
             return Err(SinkError::ForeignRows {
-                table: name.clone(),
+                table: name.to_owned(),
                 store: server.store.clone(),
             });
         }
-        let mark = doc! { "q": { "_id": name }, "u": { "$set": { "owner": owner } } };
+        let mut set = doc! { "owner": owner };
+        if let Some(uuid) = uuid {
+            set.insert("uuid", uuid.clone());
+        }
+        let mark = doc! { "q": { "_id": name }, "u": { "$set": set } };
         let command = doc! { "update": REGISTER, "updates": [mark] };
         let what = format!("write the collection `{REGISTER}`");
         server.change(command, &what).await?;
@@ -279,10 +317,10 @@ pub(super) async fn drop_view(server: &Server, view: &str, create: bool) -> Resu
     let what = format!("drop the collection `{view}`");
     if entries(server, &[view]).await?.is_empty() {
         let made = collections(server, &[view]).await?;
-        let Some((_, lack)) = made.into_iter().next() else {
+        let Some((_, made)) = made.into_iter().next() else {
             return Ok(());
         };
-        return match lack {
+        return match made.lack {
             None if is_empty(server, view).await? => Ok(()),
             lack => Err(foreign(server, view, lack.unwrap_or(NOT_OURS))),
         };
@@ -291,10 +329,7 @@ pub(super) async fn drop_view(server: &Server, view: &str, create: bool) -> Resu
         let dropped = server.change(doc! { "drop": view }, &what).await;
         accept(dropped, NAMESPACE_NOT_FOUND)?;
     } else {
-        let all = doc! { "q": {}, "limit": 0 };
-        server
-            .change(doc! { "delete": view, "deletes": [all] }, &what)
-            .await?;
+        remove_all(server, view, &what).await?;
     }
     // Last: what is left after a failure is known to be falaj's.
     let entry = doc! { "q": { "_id": view }, "limit": 1 };
@@ -303,12 +338,65 @@ pub(super) async fn drop_view(server: &Server, view: &str, create: bool) -> Resu
     Ok(())
 }
 
-/// Every collection that falaj made is looked at, those of views that are gone, too. Keys of groups
-/// are JSON arrays, so no pid is one.
-pub(super) async fn erase(server: &Server, pid: &str) -> Result<u64, SinkError> {
+async fn remove_all(server: &Server, name: &str, what: &str) -> Result<(), SinkError> {
+    let all = doc! { "q": {}, "limit": 0 };
+    let command = doc! { "delete": name, "deletes": [all] };
+    server.change(command, what).await?;
+    Ok(())
+}
+
+/// Which view's collection is no longer the one that was prepared: dropped, or lost with the
+/// server's data. The next row would make it again, without the rows and indexes of before.
+pub(super) async fn lost(
+    server: &Server,
+    tables: &HashMap<String, Table>,
+) -> Result<Option<String>, SinkError> {
+    let mut names: Vec<_> = tables.keys().map(String::as_str).collect();
+    if names.is_empty() {
+        return Ok(None);
+    }
+    names.sort_unstable();
+    let made = collections(server, &names).await?;
+    let entries = entries(server, &names).await?;
+    let lost = names.into_iter().find(|name| {
+        let is_there = made
+            .get(*name)
+            .is_some_and(|made| !others(made.uuid.as_ref(), tables[*name].uuid.as_ref()));
+        !is_there || !entries.contains_key(*name)
+    });
+    Ok(lost.map(str::to_owned))
+}
+
+/// What is lost, as an error that passes: preparing makes it good.
+pub(super) fn loss(server: &Server, view: &str) -> SinkError {
+    SinkError::Store {
+        store: server.store.clone(),
+        cause: format!(
+            "the collection `{view}`, or its entry in `{REGISTER}`, was dropped or made anew \
+             while falaj had it open"
+        ),
+    }
+}
+
+/// Every collection that falaj made is looked at, those of views that are gone, too, and those of
+/// `tables`, which have no entry where the server lost it. Keys of groups are JSON arrays, so no
+/// pid is one.
+pub(super) async fn erase(
+    server: &Server,
+    tables: &HashMap<String, Table>,
+    pid: &str,
+) -> Result<u64, SinkError> {
     let mut rows = 0;
-    for (view, entry) in entries(server, &[]).await? {
-        let person = if entry.has(PID) {
+    let of_view = |table: &Table| table.view.columns.iter().any(|column| column.name == PID);
+    let of_views = tables.iter();
+    let mut people: HashMap<_, _> = of_views
+        .map(|(name, t)| (name.clone(), of_view(t)))
+        .collect();
+    for (name, entry) in entries(server, &[]).await? {
+        *people.entry(name).or_default() |= entry.has(PID);
+    }
+    for (view, has_pid) in people {
+        let person = if has_pid {
             doc! { "$or": [{ "_id": pid }, { PID: pid }] }
         } else {
             doc! { "_id": pid }
@@ -326,7 +414,39 @@ pub(super) async fn keep_expiring(server: &Server, table: &Table) -> Result<(), 
     if table.kept.is_none() {
         return Ok(());
     }
-    make_indexes(server, &table.view.name, &[Index::on(EXPIRES)]).await
+    let (name, wanted) = (&table.view.name, Index::on(EXPIRES));
+    let indexes = match indexes(server, name).await {
+        Ok(indexes) => indexes,
+        // The first row makes the collection.
+        Err(fault) if fault.code == NAMESPACE_NOT_FOUND => return Ok(()),
+        Err(fault) => return Err(fault.error),
+    };
+    if indexes.iter().any(|index| index.does_as(&wanted)) {
+        return Ok(());
+    }
+    drop_wrong_expiry(server, name, &indexes).await?;
+    make_indexes(server, name, &[wanted]).await
+}
+
+/// Drops indexes by which rows would expire at another time, or not: MongoDB makes no second one
+/// beside them.
+async fn drop_wrong_expiry(
+    server: &Server,
+    name: &str,
+    indexes: &[Index],
+) -> Result<(), SinkError> {
+    let wrong = |index: &&Index| index.field == EXPIRES && !index.expiring;
+    for index in indexes.iter().filter(wrong) {
+        drop_index(server, name, index).await?;
+    }
+    Ok(())
+}
+
+async fn drop_index(server: &Server, name: &str, index: &Index) -> Result<(), SinkError> {
+    let what = format!("drop the index `{}` of `{name}`", index.name);
+    let command = doc! { "dropIndexes": name, "index": &index.name };
+    server.change(command, &what).await?;
+    Ok(())
 }
 
 const NOT_OURS: &str = "it holds documents that falaj did not write";
@@ -336,6 +456,7 @@ pub(super) async fn look(
     server: &Server,
     views: &[Arc<ViewInfo>],
     retention: &Retention,
+    ours: &HashSet<String>,
 ) -> Result<Vec<Found>, SinkError> {
     let mut wanted = Vec::new();
     for view in views {
@@ -343,28 +464,35 @@ pub(super) async fn look(
         wanted.push(Entry::of(view, &columns, retention));
     }
     let names: Vec<_> = views.iter().map(|view| view.name.as_str()).collect();
-    let made = collections(server, &names).await?;
+    let mut made = collections(server, &names).await?;
     let mut entries = entries(server, &names).await?;
     let mut all = Vec::new();
     for (name, mut wanted) in names.into_iter().zip(wanted) {
         let entry = entries.remove(name);
         wanted.owner = entry.as_ref().and_then(|entry| entry.owner.clone());
-        let there = made.get(name);
-        if let Some(Some(lack)) = there {
-            return Err(foreign(server, name, lack));
+        let made = made.remove(name);
+        let mut there = Vec::new();
+        let mut anew = false;
+        if let Some(made) = &made {
+            if let Some(lack) = made.lack {
+                return Err(foreign(server, name, lack));
+            }
+            anew = match &entry {
+                Some(entry) => others(entry.uuid.as_ref(), made.uuid.as_ref()),
+                // Whoever lost the entry lost the rows of before, too.
+                None => ours.contains(name),
+            };
+            if entry.is_none() && !anew && !is_empty(server, name).await? {
+                return Err(foreign(server, name, NOT_OURS));
+            }
+            there = indexes(server, name).await?;
         }
-        if there.is_some() && entry.is_none() && !is_empty(server, name).await? {
-            return Err(foreign(server, name, NOT_OURS));
-        }
-        let indexes = match there {
-            Some(_) => indexes(server, name).await?,
-            None => Vec::new(),
-        };
         all.push(Found {
             wanted,
             entry,
-            made: there.is_some(),
-            indexes,
+            made,
+            anew,
+            indexes: there,
         });
     }
     Ok(all)
@@ -399,7 +527,7 @@ pub(super) fn unusable(
         what,
         store: server.store.clone(),
     };
-    if !create && !found.made {
+    if !create && found.made.is_none() {
         errors.push(missing(format!("collection `{}`", view.name)));
     } else if !create && found.missing(view).iter().any(|index| index.expiring) {
         errors.push(missing(format!(
@@ -410,30 +538,41 @@ pub(super) fn unusable(
     errors
 }
 
-/// Brings a collection to where its view is. Every step may be repeated, and the register is
-/// written last: a step that failed is found again.
+/// Brings a collection to where its view is, and gives its mark. Every step may be repeated, and
+/// the register is written last: a step that failed is found again.
 async fn evolve(
     server: &Server,
     view: &ViewInfo,
     found: &Found,
     create: bool,
-) -> Result<(), SinkError> {
+) -> Result<Option<Binary>, SinkError> {
     let name = &view.name;
-    if !found.made {
+    let uuid = if let Some(made) = &found.made {
+        made.uuid.clone()
+    } else {
         let what = format!("make the collection `{name}`");
         let made = server.change(doc! { "create": name }, &what).await;
         accept(made, NAMESPACE_EXISTS)?;
-    }
+        let made = collections(server, &[name]).await?.remove(name);
+        made.and_then(|made| made.uuid)
+    };
     may_write(server, name).await?;
+    if found.anew && found.entry.is_none() {
+        // This sink's own rows from after the loss: with no word of the owner they would be
+        // somebody's, and they are written again with all others.
+        let what = format!("remove from the collection `{name}`");
+        remove_all(server, name, &what).await?;
+    }
     if create {
         let missing = found.missing(view);
+        if missing.iter().any(|index| index.expiring) {
+            drop_wrong_expiry(server, name, &found.indexes).await?;
+        }
         if !missing.is_empty() {
             make_indexes(server, name, &missing).await?;
         }
         for index in found.stale() {
-            let what = format!("drop the index `{}` of `{name}`", index.name);
-            let command = doc! { "dropIndexes": name, "index": &index.name };
-            server.change(command, &what).await?;
+            drop_index(server, name, index).await?;
         }
     }
     for column in found.dropped() {
@@ -452,14 +591,23 @@ async fn evolve(
     if found.entry.is_some() && before != found.wanted.kept_ms {
         keep_for(server, name, found.wanted.kept_ms).await?;
     }
-    if found.entry.as_ref() != Some(&found.wanted) {
-        let entry = found.wanted.document(name);
+    let owned = |entry: &&Entry| found.anew && entry.owner.is_some();
+    let wanted = Entry {
+        // Until its owner claims it: to anybody else it stays the collection that lost its rows.
+        uuid: match found.entry.as_ref().filter(owned) {
+            Some(entry) => entry.uuid.clone(),
+            None => uuid.clone(),
+        },
+        ..found.wanted.clone()
+    };
+    if found.entry.as_ref() != Some(&wanted) {
+        let entry = wanted.document(name);
         let write = doc! { "q": { "_id": name }, "u": entry, "upsert": true };
         let command = doc! { "update": REGISTER, "updates": [write] };
         let what = format!("write the collection `{REGISTER}`");
         server.change(command, &what).await?;
     }
-    Ok(())
+    Ok(uuid)
 }
 
 /// A write that matches nothing: whoever may not do it may not write rows either.
@@ -485,6 +633,8 @@ async fn keep_for(server: &Server, name: &str, kept_ms: Option<i64>) -> Result<(
     };
     let version = format!("${VERSION}");
     let written = doc! { "$toLong": { "$ceil": { "$divide": [version, 1000] } } };
+    // A version may be ahead of the clock.
+    let written = doc! { "$min": [written, now_us() / 1000] };
     let until = doc! { "$toDate": { "$add": [written, kept_ms] } };
     let steps = vec![doc! { "$set": { EXPIRES: until } }];
     change_all(server, name, doc! {}, steps.into()).await
@@ -521,11 +671,8 @@ async fn is_empty(server: &Server, name: &str) -> Result<bool, SinkError> {
     Ok(server.find(command, &what).await?.is_empty())
 }
 
-/// Which of these collections are there, each with what makes it unfit for rows.
-async fn collections(
-    server: &Server,
-    names: &[&str],
-) -> Result<HashMap<String, Option<&'static str>>, SinkError> {
+/// Which of these collections are there.
+async fn collections(server: &Server, names: &[&str]) -> Result<HashMap<String, Made>, SinkError> {
     let filter = doc! { "name": { "$in": names } };
     let command =
         doc! { "listCollections": 1, "filter": filter, "cursor": { "batchSize": LIST_MAX } };
@@ -533,9 +680,25 @@ async fn collections(
     let listed = server.first_batch(command, &what).await?;
     let each = listed.into_iter().filter_map(|listed| {
         let name = listed.get_str("name").ok()?.to_owned();
-        Some((name, lack(&listed)))
+        let made = Made {
+            lack: lack(&listed),
+            uuid: listed.get_document("info").ok().and_then(uuid),
+        };
+        Some((name, made))
     });
     Ok(each.collect())
+}
+
+fn uuid(holder: &Document) -> Option<Binary> {
+    match holder.get("uuid") {
+        Some(Bson::Binary(uuid)) => Some(uuid.clone()),
+        _ => None,
+    }
+}
+
+/// Whether these are marks of two collections.
+fn others(one: Option<&Binary>, other: Option<&Binary>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one != other)
 }
 
 fn lack(listed: &Document) -> Option<&'static str> {
@@ -555,7 +718,7 @@ fn lack(listed: &Document) -> Option<&'static str> {
     }
 }
 
-async fn indexes(server: &Server, name: &str) -> Result<Vec<Index>, SinkError> {
+async fn indexes(server: &Server, name: &str) -> Result<Vec<Index>, Fault> {
     let command = doc! { "listIndexes": name, "cursor": { "batchSize": LIST_MAX } };
     let what = format!("list the indexes of the collection `{name}`");
     let listed = server.first_batch(command, &what).await?;

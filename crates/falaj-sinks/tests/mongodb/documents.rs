@@ -13,7 +13,7 @@ use falaj_record::ViewKind;
 use falaj_servers::Flavour;
 use falaj_sinks::conformance::Store;
 use falaj_sinks::{Retention, SinkError};
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
 
 use crate::store::{
     counts, groups, new_store, now_us, people, persons, prepared, prepared_keeping, update, view,
@@ -51,10 +51,10 @@ async fn documents_lie_as_documented() {
         decimal(10_i128.pow(35), 38, 0),
         Arc::new(StringArray::from(vec![None::<&str>])),
     ];
-    let retention = Retention::from([("everything".to_owned(), Duration::from_hours(24))]);
+    let retention = Retention::from([("everything".to_owned(), Duration::from_hours(240_000))]);
     let mut sink = prepared_keeping(&store, &[&view], retention).await;
     // Half a millisecond more than a whole one: what expires is not removed too soon.
-    let version = 1_893_456_000_000_500;
+    let version = 1_735_689_600_000_500;
     sink.write(&[update(&view, version, &["[\"DE\",1]"], lists)])
         .await
         .expect("written");
@@ -67,7 +67,9 @@ for name, value in document.items():
 for index in db.everything.list_indexes():
     print(dict(index["key"]), index.get("expireAfterSeconds"), index["name"])
 print(db.everything.count_documents({"paid": {"$gt": 12}, "minute": {"$lt": document["_expires"]}}))
-print(db["_falaj"].find_one({"_id": "everything"}))
+entry = db["_falaj"].find_one({"_id": "everything"})
+[listed] = db.list_collections(filter={"name": "everything"})
+print(entry.pop("uuid") == listed["info"]["uuid"], entry)
 "#,
     );
     let documented = r#"_id str ["DE",1]
@@ -83,15 +85,15 @@ sum str 100000000000000000000000000000000000
 none NoneType None
 _micros dict {'minute': 7}
 _key str ["DE",1]
-_version Int64 1893456000000500
-_expires datetime 2030-01-02 00:00:00.001000
+_version Int64 1735689600000500
+_expires datetime 2052-05-19 00:00:00.001000
 {'_id': 1} None _id_
 {'_expires': 1} 0 falaj_expires
 {'minute': 1} None falaj_minute
 {'nat': 1} None falaj_nat
 {'pid': 1} None falaj_pid
 1
-{'_id': 'everything', 'made_by': 'falaj', 'columns': [{'name': 'nat', 'type': 'string'}, {'name': 'minute', 'type': 'date'}, {'name': 'pid', 'type': 'string'}, {'name': 'users', 'type': 'long'}, {'name': 'share', 'type': 'double'}, {'name': 'adult', 'type': 'bool'}, {'name': 'day', 'type': 'date'}, {'name': 'paid', 'type': 'decimal'}, {'name': 'sum', 'type': 'decimal'}, {'name': 'none', 'type': 'string'}], 'retention_ms': 86400000}"#;
+True {'_id': 'everything', 'made_by': 'falaj', 'columns': [{'name': 'nat', 'type': 'string'}, {'name': 'minute', 'type': 'date'}, {'name': 'pid', 'type': 'string'}, {'name': 'users', 'type': 'long'}, {'name': 'share', 'type': 'double'}, {'name': 'adult', 'type': 'bool'}, {'name': 'day', 'type': 'date'}, {'name': 'paid', 'type': 'decimal'}, {'name': 'sum', 'type': 'decimal'}, {'name': 'none', 'type': 'string'}], 'retention_ms': 864000000000}"#;
     let sorted = |text: &str| {
         // Servers list indexes in orders of their own.
         let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
@@ -177,17 +179,57 @@ async fn an_index_that_rows_expire_by_is_put_back() {
     let view = people();
     let retention = Retention::from([("people".to_owned(), Duration::from_hours(1))]);
     let mut sink = prepared_keeping(&store, &[&view], retention).await;
-    store.run(doc! { "drop": "people" }).await;
+    // Somebody drops it, and maybe makes another.
+    let replace = async |other: Option<Document>| {
+        let drop = doc! { "dropIndexes": "people", "index": "falaj_expires" };
+        store.run(drop).await;
+        if let Some(other) = other {
+            let make = doc! { "createIndexes": "people", "indexes": [other] };
+            store.run(make).await;
+        }
+    };
+    let late = || doc! { "key": { "_expires": 1 }, "name": "late", "expireAfterSeconds": 3600 };
+    let never = || doc! { "key": { "_expires": 1 }, "name": "never" };
+    let all = ["_id_", "falaj_expires", "falaj_pid"];
+    for other in [None, Some(late()), Some(never())] {
+        replace(other).await;
+        assert_eq!(sink.expire().await, Ok(0));
+        assert_eq!(store.indexes("people").await, all);
+    }
+    for other in [None, Some(late()), Some(never())] {
+        replace(other).await;
+        let prepared = sink.prepare(&[Arc::clone(&view)]).await;
+        assert_eq!(prepared.expect("prepared").empty, ["people"]);
+        assert_eq!(store.indexes("people").await, all);
+    }
     sink.write(&[persons(&view, now_us(), &[("p1", "NL")])])
         .await
-        .expect("a collection that was dropped is made by the first row");
-    assert_eq!(store.indexes("people").await, ["_id_"]);
-    assert_eq!(sink.expire().await, Ok(0));
-    assert_eq!(store.indexes("people").await, ["_id_", "falaj_expires"]);
-    let prepared = sink.prepare(&[Arc::clone(&view)]).await;
-    assert_eq!(prepared.expect("prepared").empty, [] as [&str; 0]);
-    let all = ["_id_", "falaj_expires", "falaj_pid"];
-    assert_eq!(store.indexes("people").await, all);
+        .expect("nothing else changed");
+}
+
+#[tokio::test]
+async fn a_version_ahead_of_the_clock_keeps_nothing_longer() {
+    let store = new_store().await;
+    let view = people();
+    let hour = Duration::from_hours(1);
+    let retention = Retention::from([("people".to_owned(), hour)]);
+    let mut sink = prepared_keeping(&store, &[&view], retention).await;
+    let ahead = now_us() + 86_400_000_000;
+    sink.write(&[persons(&view, ahead, &[("p1", "NL")])])
+        .await
+        .expect("written");
+    let latest = now_us() / 1000 + 3_600_000 + 1;
+    let expires = async || {
+        let document = store.only("people").await;
+        let expires = document.get_datetime("_expires");
+        expires.expect("it expires").timestamp_millis()
+    };
+    assert!(expires().await <= latest);
+    // What is there gets the new retention, by the same rule.
+    let retention = Retention::from([("people".to_owned(), hour * 2)]);
+    prepared_keeping(&store, &[&view], retention).await;
+    let latest = now_us() / 1000 + 7_200_000 + 1;
+    assert!(expires().await <= latest);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 mod connect;
 mod documents;
+mod lost;
 mod replica_set;
 mod rows;
 mod scripted;
