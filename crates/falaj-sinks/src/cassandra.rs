@@ -38,7 +38,7 @@ use self::connect::{Access, Connection, address, setting};
 use self::pace::Pace;
 use self::schema::{Making, Table};
 use self::table::is_word;
-use self::write::{Portion, Writer};
+use self::write::{Portion, Told, Writer};
 use crate::{
     Inspection, Kind, Places, Prepared, Retention, Selection, Sink, SinkConfig, SinkError, Written,
 };
@@ -266,6 +266,7 @@ pub struct CassandraSink {
     tables: Vec<Table>,
     pace: Pace,
     stats: WriteStats,
+    told: Told,
     expiry_max_s: i64,
 }
 
@@ -292,6 +293,7 @@ impl CassandraSink {
             tables: Vec::new(),
             pace: Pace::default(),
             stats: WriteStats::default(),
+            told: Told::default(),
             expiry_max_s: EXPIRY_MAX_S,
         })
     }
@@ -365,6 +367,7 @@ impl Sink for CassandraSink {
             connection,
             pace: &mut self.pace,
             stats: &mut self.stats,
+            told: &mut self.told,
             expiry_max_s: self.expiry_max_s,
         };
         writer.write(&portions).await

@@ -48,7 +48,11 @@ impl Of<'_> {
             }
             ExecutionError::LastAttemptError(RequestAttemptError::DbError(code, text)) => {
                 match code {
+                    DbError::Invalid if rule_of_the_nodes(text).is_some() => Failure::Away(told()),
                     DbError::Invalid => Failure::Invalid(reason(text)),
+                    DbError::AuthenticationError | DbError::Unauthorized if is_not_asked(text) => {
+                        Failure::Away(told())
+                    }
                     DbError::WriteTimeout { .. }
                     | DbError::Overloaded
                     | DbError::RateLimitReached { .. } => Failure::Congested(told()),
@@ -170,7 +174,7 @@ impl Of<'_> {
             ConnectionError::IoError(error) => self.io(error),
             ConnectionError::BrokenConnection(error) => self.broken(error),
             ConnectionError::ConnectionSetupRequestError(error) => match error.get_error() {
-                ConnectionSetupRequestErrorKind::DbError(code, _) => self.database(code),
+                ConnectionSetupRequestErrorKind::DbError(code, text) => self.database(code, text),
                 ConnectionSetupRequestErrorKind::MissingAuthentication => SinkError::Login {
                     store: self.store.to_owned(),
                 },
@@ -212,7 +216,7 @@ impl Of<'_> {
 
     fn attempt(self, error: &RequestAttemptError) -> SinkError {
         match error {
-            RequestAttemptError::DbError(code, _) => self.database(code),
+            RequestAttemptError::DbError(code, text) => self.database(code, text),
             RequestAttemptError::BrokenConnectionError(error) => self.broken(error),
             RequestAttemptError::UnableToAllocStreamId => {
                 self.failed("too many requests are under way")
@@ -221,9 +225,15 @@ impl Of<'_> {
         }
     }
 
-    fn database(self, code: &DbError) -> SinkError {
+    fn database(self, code: &DbError, text: &str) -> SinkError {
         let store = self.store.to_owned();
         let cause = match code {
+            DbError::AuthenticationError | DbError::Unauthorized if is_not_asked(text) => {
+                return self.unreachable("its nodes cannot read who may log in and do what".into());
+            }
+            DbError::Invalid if rule_of_the_nodes(text) == Some(DISK_RULE) => {
+                return SinkError::Full { store };
+            }
             DbError::AuthenticationError => return SinkError::Login { store },
             DbError::Unauthorized => {
                 let what = self.what.to_owned();
@@ -248,6 +258,9 @@ impl Of<'_> {
             DbError::IsBootstrapping => "a node is only starting".into(),
             DbError::ServerError => "a node has an error inside".into(),
             DbError::SyntaxError => format!("it has no words to {}", self.what),
+            DbError::Invalid if let Some(rule) = rule_of_the_nodes(text) => {
+                format!("falaj's clock breaks its guardrail `{rule}`")
+            }
             DbError::Invalid | DbError::ConfigError => format!("it finds no way to {}", self.what),
             DbError::TruncateError => "a table could not be emptied".into(),
             DbError::Other(code) => format!("error 0x{code:04x}"),
@@ -279,6 +292,34 @@ impl Of<'_> {
     }
 }
 
+/// The guardrail about the disks of a row's replicas.
+const DISK_RULE: &str = "replica_disk_usage";
+
+/// The guardrail that a request breaks, where it is one about the nodes or the clock: by it each
+/// row is refused, and none for what it holds. There is no code for it, only a text.
+pub(super) fn rule_of_the_nodes(text: &str) -> Option<&'static str> {
+    let broken = text.strip_prefix("Guardrail ")?;
+    let (name, _) = broken.split_once(" violated")?;
+    let rules = [
+        DISK_RULE,
+        "local_data_disk_usage",
+        "maximum_timestamp",
+        "minimum_timestamp",
+    ];
+    rules.into_iter().find(|rule| *rule == name)
+}
+
+/// Whether a login or a right is refused since nodes cannot read what they know of it: too few
+/// replicas of `system_auth` answer. It has the code of a wrong password, and another text.
+fn is_not_asked(text: &str) -> bool {
+    [
+        "Unable to perform authentication:",
+        "Unable to perform authorization of ",
+    ]
+    .iter()
+    .any(|words| text.starts_with(words))
+}
+
 /// Why a row is refused. There is no code for size, only a text; where Cassandra words it
 /// differently some day, the row is refused all the same.
 fn reason(text: &str) -> Reason {
@@ -291,5 +332,87 @@ fn reason(text: &str) -> Reason {
         Reason::TooLargeForStore
     } else {
         Reason::RefusedByStore
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OF: Of<'static> = Of {
+        store: "store",
+        what: "write the table `users`",
+    };
+
+    fn answer(code: DbError, text: &str) -> ExecutionError {
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(code, text.into()))
+    }
+
+    /// Texts as Cassandra 5.0.9 has them.
+    #[test]
+    fn a_guardrail_about_the_nodes_costs_no_row() {
+        let full = "Guardrail replica_disk_usage violated: Write request failed because disk usage \
+            exceeds failure threshold";
+        let ahead = "Guardrail maximum_timestamp violated: The modification to table users has a \
+            timestamp 9 after the maximum allowable failure threshold 8. Timestamps too far in the \
+            future can lead to data that can't be easily overwritten";
+        let behind = "Guardrail minimum_timestamp violated: The modification to table users has a \
+            timestamp 7 before the minimum allowable failure threshold 8";
+        for (text, expected) in [
+            (full, "no space is left"),
+            (ahead, "`maximum_timestamp`"),
+            (behind, "`minimum_timestamp`"),
+        ] {
+            let error = match OF.write(&answer(DbError::Invalid, text)) {
+                Failure::Away(error) => error,
+                _ => panic!("a row is lost: {text}"),
+            };
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(error.passing(), "{error}");
+        }
+        for text in [
+            "Guardrail column_value_size violated: Value of column 'nat' has size 9",
+            "Out of bound timestamp, must be between -9223372036854775807 and 9223372036854775807",
+        ] {
+            let failure = OF.write(&answer(DbError::Invalid, text));
+            assert!(matches!(failure, Failure::Invalid(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_login_that_the_nodes_cannot_look_up_is_not_refused() {
+        let (wrong, right) = (DbError::AuthenticationError, DbError::Unauthorized);
+        for (code, text) in [
+            (
+                &wrong,
+                "Unable to perform authentication: Cannot achieve consistency level LOCAL_ONE",
+            ),
+            (
+                &right,
+                "Unable to perform authorization of permissions: Cannot achieve consistency level",
+            ),
+            (
+                &right,
+                "Unable to perform authorization of login permission: Operation timed out",
+            ),
+        ] {
+            let error = answer(code.clone(), text);
+            let told = OF.execution(&error);
+            assert!(matches!(told, SinkError::Unreachable { .. }), "{told}");
+            assert!(matches!(OF.write(&error), Failure::Away(_)), "{text}");
+        }
+        let refused = OF.execution(&answer(
+            wrong,
+            "Provided username a and/or password are incorrect",
+        ));
+        assert!(matches!(refused, SinkError::Login { .. }), "{refused}");
+        let refused = answer(
+            right,
+            "User a has no MODIFY permission on <table k.t> or any of its parents",
+        );
+        assert!(matches!(
+            OF.write(&refused),
+            Failure::Fatal(SinkError::Forbidden { .. })
+        ));
     }
 }

@@ -12,6 +12,7 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::unprepared::Statement;
 
 use super::connect::Connection;
+use super::failure::rule_of_the_nodes;
 use super::table::{
     Fit, KEY, Layout, Order, Part, Stored, column_type, comment, made_by_falaj, quoted, table,
 };
@@ -238,6 +239,10 @@ impl Connection {
             if text.contains("null") {
                 return Ok(());
             }
+            if rule_of_the_nodes(text).is_some() {
+                let what = format!("write the table `{name}`");
+                return Err(self.access.doing(&what).execution(&error));
+            }
             return Err(SinkError::Store {
                 store: self.access.store.clone(),
                 cause: format!("it takes no row for the table `{name}`, whatever the row holds"),
@@ -423,7 +428,8 @@ impl SerializeRow for NoRow {
             let cell = writer.make_cell_writer();
             // How `USING TIMESTAMP ?` and `TTL ?` are called.
             let proof = match column.name() {
-                "[timestamp]" => cell.set_value(&1_i64.to_be_bytes()),
+                // As a row's of this moment: there may be rules about old ones.
+                "[timestamp]" => cell.set_value(&now_us().to_be_bytes()),
                 "[ttl]" => cell.set_value(&1_i32.to_be_bytes()),
                 _ => Ok(cell.set_null()),
             };

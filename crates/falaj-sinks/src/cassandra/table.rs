@@ -441,12 +441,12 @@ pub(super) fn column_type(
     }
 }
 
-/// Says so where a table was not made by falaj.
 /// What stands with a view's table.
 pub(super) fn comment(view: &str) -> String {
     format!("view {view} of falaj")
 }
 
+/// Says so where a table was not made by falaj.
 pub(super) fn made_by_falaj(store: &str, table: &str, stored: &[Stored]) -> Result<(), SinkError> {
     let has = |name: &str, cql: &str| stored.iter().any(|c| c.name == name && c.cql == cql);
     let lack = if !has(KEY, "text") {

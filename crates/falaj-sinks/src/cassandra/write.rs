@@ -6,6 +6,7 @@
 //! Always: a row that Cassandra refuses is told for itself; the rows it went with go out alone.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef};
@@ -38,6 +39,10 @@ const BATCH_BYTES_MAX: u64 = 48 << 10;
 const KEY_BYTES_MAX: usize = u16::MAX as usize;
 /// Cassandra's longest time to live: 20 years.
 const TTL_MAX_S: i64 = 20 * 365 * 86_400;
+/// Rows that may be refused one by one while none is taken: beyond it, it is a rule that all break.
+const INVALID_MAX: usize = 1000;
+/// Keys that are remembered to be none; beyond it all are told again.
+const TOLD_MAX: usize = 4096;
 /// Waits after failures in a row: the first, and the longest.
 const AGAIN_FIRST: Duration = Duration::from_millis(20);
 const AGAIN_LONGEST: Duration = Duration::from_secs(1);
@@ -47,8 +52,34 @@ pub(super) struct Writer<'a> {
     pub connection: &'a Connection,
     pub pace: &'a mut Pace,
     pub stats: &'a mut WriteStats,
+    pub told: &'a mut Told,
     /// The last moment at which a row may expire, in seconds since 1970.
     pub expiry_max_s: i64,
+}
+
+/// Keys that were told to be none: a group whose row changes again and again is one reject.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Hashes of view, key and reason. Two that are the same by chance cost a reject, and no row.
+    hashes: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl Told {
+    fn hash(&self, key: &str, refused: &Refused) -> u64 {
+        let Refused { view, reason, .. } = refused;
+        self.hasher.hash_one((view, key, reason))
+    }
+
+    /// Leaves what was not told, and remembers it.
+    fn news(&mut self, unfit: Vec<(u64, Refused)>) -> impl Iterator<Item = Refused> {
+        unfit.into_iter().filter_map(|(hash, refused)| {
+            if self.hashes.len() >= TOLD_MAX {
+                self.hashes.clear();
+            }
+            self.hashes.insert(hash).then_some(refused)
+        })
+    }
 }
 
 /// The rows of an update, their columns looked at once.
@@ -131,7 +162,9 @@ impl<'a> RowRef<'a> {
             .update
             .version
             .saturating_add(kept_us)
-            .saturating_sub(now_us);
+            .saturating_sub(now_us)
+            // A version may be ahead of the clock; nothing is kept for longer because of that.
+            .min(kept_us);
         if left_us <= 0 {
             return None;
         }
@@ -178,10 +211,15 @@ impl<'a> RowRef<'a> {
     }
 }
 
-/// The newest row of each key, sorted into what goes together, and the rows that cannot go.
-fn units<'a>(portions: &'a [Portion<'a>], expiry_max_s: i64) -> (VecDeque<Unit<'a>>, Vec<Refused>) {
+/// The newest row of each key, sorted into what goes together, and the rows that cannot go, each
+/// with what [`Told`] knows it by.
+fn units<'a>(
+    portions: &'a [Portion<'a>],
+    expiry_max_s: i64,
+    told: &Told,
+) -> (VecDeque<Unit<'a>>, Vec<(u64, Refused)>) {
     let now = now_us();
-    let (mut units, mut refused) = (VecDeque::<Unit<'a>>::new(), Vec::new());
+    let (mut units, mut unfit) = (VecDeque::<Unit<'a>>::new(), Vec::new());
     // The unit that a partition's next row goes to, and how many bytes it has.
     let mut open = HashMap::<(&str, Vec<u8>), (usize, u64)>::new();
     for row in newest(portions) {
@@ -189,7 +227,7 @@ fn units<'a>(portions: &'a [Portion<'a>], expiry_max_s: i64) -> (VecDeque<Unit<'
             continue;
         }
         if let Some(fault) = row.key_fault() {
-            refused.push(fault);
+            unfit.push((told.hash(row.key(), &fault), fault));
             continue;
         }
         let table = row.portion.table;
@@ -212,7 +250,7 @@ fn units<'a>(portions: &'a [Portion<'a>], expiry_max_s: i64) -> (VecDeque<Unit<'
             }
         }
     }
-    (units, refused)
+    (units, unfit)
 }
 
 fn newest<'a>(portions: &'a [Portion<'a>]) -> Vec<RowRef<'a>> {
@@ -246,8 +284,9 @@ fn newest<'a>(portions: &'a [Portion<'a>]) -> Vec<RowRef<'a>> {
 
 impl Writer<'_> {
     pub(super) async fn write(&mut self, portions: &[Portion<'_>]) -> Result<Written, SinkError> {
-        let (mut waiting, refused) = units(portions, self.expiry_max_s);
-        let mut written = Written { refused };
+        let (mut waiting, unfit) = units(portions, self.expiry_max_s, self.told);
+        let mut refused = Vec::new();
+        let (mut acknowledged, mut invalid) = (false, 0);
         let connection = self.connection;
         let mut under_way = FuturesUnordered::new();
         let mut checked = HashSet::<&str>::new();
@@ -267,7 +306,10 @@ impl Writer<'_> {
                 self.stats.under_way_max = self.stats.under_way_max.max(under_way.len());
             }
             if waiting.is_empty() && under_way.is_empty() {
-                return Ok(written);
+                // Not before: of a write that fails nobody is told anything.
+                let mut all: Vec<_> = self.told.news(unfit).collect();
+                all.append(&mut refused);
+                return Ok(Written { refused: all });
             }
             let outcome = tokio::select! {
                 Some(outcome) = under_way.next() => outcome,
@@ -285,6 +327,7 @@ impl Writer<'_> {
                     self.stats.rows += unit.len() as u64;
                     self.pace.answered(took);
                     failures = 0;
+                    acknowledged = true;
                     give_up_at = Instant::now() + patience;
                     continue;
                 }
@@ -299,14 +342,22 @@ impl Writer<'_> {
                     continue;
                 }
                 Failure::Row(reason) => {
-                    written.refused.push(unit[0].refused(reason, None));
+                    refused.push(unit[0].refused(reason, None));
                     continue;
                 }
                 Failure::Invalid(reason) => {
                     if checked.insert(&table.view.name) {
                         connection.still_takes_rows(table).await?;
                     }
-                    written.refused.push(unit[0].refused(reason, None));
+                    // A size is the row's own; a text that is not known may be about all of them.
+                    invalid += usize::from(reason == Reason::RefusedByStore);
+                    if invalid > INVALID_MAX && !acknowledged {
+                        return Err(SinkError::Store {
+                            store: connection.access.store.clone(),
+                            cause: format!("it calls each of {invalid} rows invalid"),
+                        });
+                    }
+                    refused.push(unit[0].refused(reason, None));
                     give_up_at = Instant::now() + patience;
                     continue;
                 }

@@ -9,7 +9,7 @@ use falaj_sinks::conformance::Store;
 use falaj_sinks::{Sink, SinkError};
 use scylla::value::CqlValue;
 
-use crate::server::{new_store, prepare, user, users};
+use crate::server::{alone, new_store, now_us, prepare, user, users};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nobody_answers_it_is_said_and_passes() {
@@ -146,4 +146,24 @@ async fn no_error_quotes_a_row() {
         let texts = format!("{error} {error:?} {:?}", error.hint());
         assert!(!texts.contains(canary), "{texts}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guardrail_about_the_clock_refuses_no_row() {
+    let Some(keyspace) = alone().await else {
+        return;
+    };
+    let view = users();
+    let mut sink = keyspace.sink_with("timeout = '1s'");
+    prepare(&mut sink, &[&view]).await;
+    let in_two_years = now_us() + 2 * 365 * 86_400_000_000;
+    let rows = [
+        user(&view, in_two_years, &["p1"], "NL"),
+        user(&view, now_us(), &["p2"], "NL"),
+    ];
+    let error = sink.write(&rows).await.expect_err("one cannot be written");
+    assert!(error.passing(), "{error}");
+    assert!(error.to_string().contains("`maximum_timestamp`"), "{error}");
+    let rows = keyspace.rows(&view).await;
+    assert_eq!(rows.len(), 1, "the other one is");
 }

@@ -67,6 +67,8 @@ pub async fn alone() -> Option<Keyspace> {
         Cassandra::start(&CassandraOptions {
             password: true,
             durable: true,
+            // A guardrail that only a wrong clock breaks.
+            settings: vec![("maximum_timestamp_fail_threshold".into(), "365d".into())],
             ..CassandraOptions::default()
         })
     });

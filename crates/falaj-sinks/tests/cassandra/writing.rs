@@ -173,6 +173,19 @@ async fn a_row_whose_key_cannot_be_one_is_refused() {
     let rows = keyspace.rows(&view).await;
     let keys: Vec<_> = rows.iter().map(|row| row.key.as_str()).collect();
     assert_eq!(keys, ["[\"DE\"]", "[\"FR\"]"]);
+    // Its count changes all the time, and it would be a reject each time.
+    let group = |version, nat: &str| {
+        let lists: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec![nat])),
+            Arc::new(Int64Array::from(vec![version])),
+        ];
+        update(&view, version, &[&format!("[\"{nat}\"]")], lists)
+    };
+    for (version, nat, told) in [(6, "", 0), (7, "", 0), (8, "y".repeat(70_000).as_str(), 1)] {
+        let written = sink.write(&[group(version, nat)]).await;
+        let refused = written.expect("no fault").refused;
+        assert_eq!(refused.len(), told, "version {version}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,6 +230,27 @@ async fn a_row_that_cassandra_calls_invalid_is_refused_alone() {
         .collect();
     assert_eq!(refused, [(i64::MIN, Reason::RefusedByStore)]);
     assert_eq!(keyspace.rows(&view).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_cassandra_calls_every_row_invalid_none_is_refused() {
+    let Some(keyspace) = new_store().await else {
+        return;
+    };
+    let view = users();
+    let mut sink = keyspace.sink().await;
+    prepare(sink.as_mut(), &[&view]).await;
+    let pids: Vec<String> = (0..1500).map(|n| format!("p{n}")).collect();
+    let pids: Vec<&str> = pids.iter().map(String::as_str).collect();
+    let error = sink.write(&[user(&view, i64::MIN, &pids, "NL")]).await;
+    let error = error.expect_err("not one is taken");
+    assert!(
+        matches!(&error, SinkError::Store { cause, .. } if cause.contains("rows invalid")),
+        "{error}"
+    );
+    let few = user(&view, i64::MIN, &pids[..900], "NL");
+    let written = sink.write(&[few]).await.expect("each for itself");
+    assert_eq!(written.refused.len(), 900);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,16 +335,19 @@ async fn a_row_lives_as_long_as_its_purpose() {
         user(&view, now - 23 * hour_us, &["p1"], "NL"),
         user(&view, now, &["p2"], "NL"),
         user(&view, now - 25 * hour_us, &["p3"], "NL"),
+        user(&view, now + 48 * hour_us, &["p4"], "NL"),
     ];
     sink.write(&updates).await.expect("written");
     let ttl = ttl(&keyspace).await;
-    assert_eq!(ttl.len(), 2, "the third one's time is over");
+    assert_eq!(ttl.len(), 3, "the third one's time is over");
     let within = |ttl: Option<i32>, hours: i32| {
         let ttl = ttl.expect("it expires");
         assert!(ttl > (hours - 1) * 3600 && ttl <= hours * 3600, "{ttl}");
     };
     within(ttl[0], 1);
     within(ttl[1], 24);
+    // A version ahead of the clock keeps nothing longer.
+    within(ttl[2], 24);
 }
 
 #[tokio::test(flavor = "multi_thread")]
