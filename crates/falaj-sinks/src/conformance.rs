@@ -56,6 +56,12 @@ pub trait Store: Send + Sync {
         100_000
     }
 
+    /// Whether the sink itself leaves out older versions of a person it erased. One that does not
+    /// relies on its outlet, which drops what is queued of the person.
+    fn erasure_stays(&self) -> bool {
+        true
+    }
+
     /// Lets it be unavailable: ended hard and started again, or held up for a while. When this
     /// returns it may still be so.
     async fn outage(&self, outage: Outage);
@@ -715,11 +721,7 @@ pub async fn rows_expire_after_their_retention(store: &impl Store) {
         expired_to(store, sink.as_mut(), &persons, &["p1", "p2"]).await,
         ["p1", "p2"]
     );
-    // The other one's time is over first.
-    tokio::time::sleep(EXPIRES_AFTER / 2).await;
-    sink.write(&[people(&persons, now_us(), &["p2"])])
-        .await
-        .expect("written");
+    prolonged(store, sink.as_mut(), &persons).await;
     assert_eq!(
         expired_to(store, sink.as_mut(), &persons, &[]).await,
         [] as [&str; 0]
@@ -731,6 +733,30 @@ pub async fn rows_expire_after_their_retention(store: &impl Store) {
 const EXPIRES_AFTER: Duration = Duration::from_secs(6);
 /// Longest wait for a store that removes rows by itself: MongoDB looks once a minute.
 const EXPIRY_WAIT_MAX: Duration = Duration::from_secs(150);
+
+/// Writes `p2` again and again until `p1`, which was written when it was, is gone: `p2` is there
+/// all the time. It is looked for only where so little time passed since its last write that no
+/// loaded machine can have made it expire.
+async fn prolonged(store: &impl Store, sink: &mut dyn Sink, view: &Arc<ViewInfo>) {
+    let until = Instant::now() + EXPIRY_WAIT_MAX;
+    loop {
+        let written = Instant::now();
+        sink.write(&[people(view, now_us(), &["p2"])])
+            .await
+            .expect("written");
+        sink.expire().await.expect("rows can be removed");
+        let rows = store.rows(view).await;
+        let has = |key: &str| rows.iter().any(|row| row.key == key);
+        if written.elapsed() < EXPIRES_AFTER / 2 {
+            assert!(has("p2"), "what is written again is kept for as long again");
+            if !has("p1") {
+                return;
+            }
+        }
+        assert!(Instant::now() < until, "p1 does not expire");
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
 
 /// The keys of a view's rows, once they are `keys` or the wait is over.
 async fn expired_to(
@@ -751,7 +777,9 @@ async fn expired_to(
     }
 }
 
-/// A write that was under way when the person was erased comes late.
+/// A write that was under way when the person was erased comes late. Not asked of a store where a
+/// removed row leaves no trace (SQLite): it has one writer, so nothing is under way when it erases,
+/// and the outlet drops what is queued of the person.
 pub async fn an_erased_person_is_not_brought_back_by_an_older_version(store: &impl Store) {
     let persons = people_view();
     let mut sink = prepared(store, &persons).await;
@@ -762,6 +790,12 @@ pub async fn an_erased_person_is_not_brought_back_by_an_older_version(store: &im
     assert_eq!(sink.erase("p1").await, Ok(1));
     let keys = |rows: Vec<StoredRow>| rows.into_iter().map(|r| r.key).collect::<Vec<_>>();
     assert_eq!(keys(store.rows(&persons).await), ["p2"]);
+    if store.erasure_stays() {
+        sink.write(&[people(&persons, now, &["p1", "p2"])])
+            .await
+            .expect("what is left out is no fault");
+        assert_eq!(keys(store.rows(&persons).await), ["p2"]);
+    }
     sink.write(&[people(&persons, now_us() + 60_000_000, &["p1"])])
         .await
         .expect("who comes back is written");

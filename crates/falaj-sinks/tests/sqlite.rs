@@ -101,6 +101,11 @@ impl Store for File {
         ("Atlantis".into(), Reason::RefusedByStore)
     }
 
+    /// A row that is removed leaves nothing in the file that would tell its version.
+    fn erasure_stays(&self) -> bool {
+        false
+    }
+
     async fn misfits(&self) -> Vec<Misfit> {
         let text = self.folder.path().join("notes.txt");
         std::fs::write(&text, "no database, but long enough to be asked").expect("written");
