@@ -363,9 +363,8 @@ mod tests {
             (ahead, "`maximum_timestamp`"),
             (behind, "`minimum_timestamp`"),
         ] {
-            let error = match OF.write(&answer(DbError::Invalid, text)) {
-                Failure::Away(error) => error,
-                _ => panic!("a row is lost: {text}"),
+            let Failure::Away(error) = OF.write(&answer(DbError::Invalid, text)) else {
+                panic!("a row is lost: {text}");
             };
             assert!(error.to_string().contains(expected), "{error}");
             assert!(error.passing(), "{error}");

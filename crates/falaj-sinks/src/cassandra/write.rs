@@ -72,8 +72,8 @@ impl Told {
     }
 
     /// Leaves what was not told, and remembers it.
-    fn news(&mut self, unfit: Vec<(u64, Refused)>) -> impl Iterator<Item = Refused> {
-        unfit.into_iter().filter_map(|(hash, refused)| {
+    fn news(&mut self, keyless: Vec<(u64, Refused)>) -> impl Iterator<Item = Refused> {
+        keyless.into_iter().filter_map(|(hash, refused)| {
             if self.hashes.len() >= TOLD_MAX {
                 self.hashes.clear();
             }
@@ -219,7 +219,7 @@ fn units<'a>(
     told: &Told,
 ) -> (VecDeque<Unit<'a>>, Vec<(u64, Refused)>) {
     let now = now_us();
-    let (mut units, mut unfit) = (VecDeque::<Unit<'a>>::new(), Vec::new());
+    let (mut units, mut keyless) = (VecDeque::<Unit<'a>>::new(), Vec::new());
     // The unit that a partition's next row goes to, and how many bytes it has.
     let mut open = HashMap::<(&str, Vec<u8>), (usize, u64)>::new();
     for row in newest(portions) {
@@ -227,7 +227,7 @@ fn units<'a>(
             continue;
         }
         if let Some(fault) = row.key_fault() {
-            unfit.push((told.hash(row.key(), &fault), fault));
+            keyless.push((told.hash(row.key(), &fault), fault));
             continue;
         }
         let table = row.portion.table;
@@ -250,7 +250,7 @@ fn units<'a>(
             }
         }
     }
-    (units, unfit)
+    (units, keyless)
 }
 
 fn newest<'a>(portions: &'a [Portion<'a>]) -> Vec<RowRef<'a>> {
@@ -284,7 +284,7 @@ fn newest<'a>(portions: &'a [Portion<'a>]) -> Vec<RowRef<'a>> {
 
 impl Writer<'_> {
     pub(super) async fn write(&mut self, portions: &[Portion<'_>]) -> Result<Written, SinkError> {
-        let (mut waiting, unfit) = units(portions, self.expiry_max_s, self.told);
+        let (mut waiting, keyless) = units(portions, self.expiry_max_s, self.told);
         let mut refused = Vec::new();
         let (mut acknowledged, mut invalid) = (false, 0);
         let connection = self.connection;
@@ -307,7 +307,7 @@ impl Writer<'_> {
             }
             if waiting.is_empty() && under_way.is_empty() {
                 // Not before: of a write that fails nobody is told anything.
-                let mut all: Vec<_> = self.told.news(unfit).collect();
+                let mut all: Vec<_> = self.told.news(keyless).collect();
                 all.append(&mut refused);
                 return Ok(Written { refused: all });
             }
