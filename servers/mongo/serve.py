@@ -15,7 +15,9 @@ tls, users = work / "tls", work / "users"
 settings = {
     "host": "127.0.0.1",
     "storage_path": str(work / "data"),
-    "cache_size": "128M",
+    # With 128M four large commands at once fill the fifth of it that may be unwritten, and every
+    # thread of the server waits for room without end.
+    "cache_size": "512M",
     "ttl_sweep_seconds": 1.0,
     "enable_test_commands": False,
 }

@@ -336,6 +336,16 @@ impl Sink for CassandraSink {
         Ok(prepared)
     }
 
+    async fn refuse_foreign(
+        &mut self,
+        views: &[Arc<ViewInfo>],
+        owner: &str,
+    ) -> Result<(), SinkError> {
+        let making = self.making.clone();
+        let connection = self.connected().await?;
+        connection.refuse_foreign(&making, views, owner).await
+    }
+
     async fn claim(
         &mut self,
         views: &[Arc<ViewInfo>],

@@ -638,6 +638,10 @@ pub async fn rows_of_somebody_else_are_not_added_to(store: &impl Store) {
     let hint = error.hint().unwrap_or_default();
     assert!(hint.contains("--rebuild counts"), "{hint}");
     assert!(!error.passing(), "nobody else will take them away");
+    // Nor are columns dropped that this life's view does not have.
+    let narrow = self::view("counts", ViewKind::Aggregate, &[("nat", DataType::Utf8)], 1);
+    let error = after.prepare(&[narrow]).await;
+    assert!(matches!(error, Err(SinkError::ForeignRows { .. })));
     assert_counts(store, &view, &[("[\"DE\"]", 1, 1)]).await;
 
     after.drop_view("counts").await.expect("it is falaj's");

@@ -78,6 +78,16 @@ pub trait Sink: Send {
     /// Where the store cannot be reached or written, or holds a table that does not fit the view.
     async fn prepare(&mut self, views: &[Arc<ViewInfo>]) -> Result<Prepared, SinkError>;
 
+    /// Finds what [`Sink::claim`] would refuse, before anything is changed for these views.
+    ///
+    /// # Errors
+    /// As [`Sink::claim`].
+    async fn refuse_foreign(
+        &mut self,
+        views: &[Arc<ViewInfo>],
+        owner: &str,
+    ) -> Result<(), SinkError>;
+
     /// Says whose rows the prepared tables of these views hold: one that holds none (it is in
     /// `empty`) is marked as `owner`'s, the mark of every other is looked at. Called again it
     /// changes nothing. A table that falaj may not mark (`create = false`, where marking takes the
@@ -147,7 +157,7 @@ pub trait Sink: Send {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Prepared {
     /// Views whose table holds no row (it is new, or somebody emptied it) or was lost and made anew
-    /// since. The pipeline owes such a table all rows the view has by now.
+    /// since, whatever it holds. The pipeline owes such a table all rows the view has by now.
     pub empty: Vec<String>,
 }
 

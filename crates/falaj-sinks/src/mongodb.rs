@@ -181,6 +181,15 @@ impl Sink for MongodbSink {
         Ok(prepared)
     }
 
+    async fn refuse_foreign(
+        &mut self,
+        views: &[Arc<ViewInfo>],
+        owner: &str,
+    ) -> Result<(), SinkError> {
+        let server = self.server().await?;
+        tables::refuse_foreign(&server, views, owner).await
+    }
+
     async fn claim(
         &mut self,
         views: &[Arc<ViewInfo>],

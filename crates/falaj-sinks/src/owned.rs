@@ -32,10 +32,19 @@ impl Sink for Owned {
     }
 
     async fn prepare(&mut self, views: &[Arc<ViewInfo>]) -> Result<Prepared, SinkError> {
+        // A column that a view does not have is dropped with its values: not in others' tables.
+        self.sink.refuse_foreign(views, &self.owner).await?;
         let prepared = self.sink.prepare(views).await?;
-        self.claim(views, &prepared.empty, &self.owner.clone())
-            .await?;
+        self.sink.claim(views, &prepared.empty, &self.owner).await?;
         Ok(prepared)
+    }
+
+    async fn refuse_foreign(
+        &mut self,
+        views: &[Arc<ViewInfo>],
+        owner: &str,
+    ) -> Result<(), SinkError> {
+        self.sink.refuse_foreign(views, owner).await
     }
 
     async fn claim(

@@ -126,6 +126,17 @@ impl Sink for SqliteSink {
         self.run(move |database| database.prepare(&views)).await
     }
 
+    async fn refuse_foreign(
+        &mut self,
+        views: &[Arc<ViewInfo>],
+        owner: &str,
+    ) -> Result<(), SinkError> {
+        let views: Vec<_> = views.iter().map(|view| view.name.clone()).collect();
+        let owner = owner.to_owned();
+        self.run(move |database| database.refuse_foreign(&views, &owner))
+            .await
+    }
+
     async fn claim(
         &mut self,
         views: &[Arc<ViewInfo>],

@@ -364,6 +364,37 @@ impl Connection {
         }
     }
 
+    /// Finds a table that is there, holds rows and is not marked as `owner`'s.
+    pub(super) async fn refuse_foreign(
+        &self,
+        making: &Making,
+        views: &[Arc<ViewInfo>],
+        owner: &str,
+    ) -> Result<(), SinkError> {
+        if !making.create {
+            return Ok(());
+        }
+        for view in views {
+            let name = &view.name;
+            let Some(stored) = self.columns(name).await? else {
+                continue;
+            };
+            made_by_falaj(&self.access.store, name, &stored)?;
+            let of_owner = self.comment_of(name).await? == Some(mark(name, owner));
+            if !of_owner && !self.is_empty(name, making.consistency).await? {
+                return Err(self.foreign_rows(name));
+            }
+        }
+        Ok(())
+    }
+
+    fn foreign_rows(&self, table: &str) -> SinkError {
+        SinkError::ForeignRows {
+            table: table.to_owned(),
+            store: self.access.store.clone(),
+        }
+    }
+
     /// Marks empty tables as `owner`'s, in their comments, and looks at those of the others.
     pub(super) async fn claim(
         &self,
@@ -373,16 +404,12 @@ impl Connection {
     ) -> Result<(), SinkError> {
         for view in views {
             let name = &view.name;
-            let mark = format!("{}, rows of {owner}", comment(name));
-            let of_owner = self.comment_of(name).await?.is_some_and(|is| is == mark);
-            if of_owner {
+            let mark = mark(name, owner);
+            if self.comment_of(name).await?.as_ref() == Some(&mark) {
                 continue;
             }
             if !empty.contains(name) {
-                return Err(SinkError::ForeignRows {
-                    table: name.clone(),
-                    store: self.access.store.clone(),
-                });
+                return Err(self.foreign_rows(name));
             }
             let place = table(&self.access.keyspace, name);
             let cql = format!("ALTER TABLE {place} WITH comment = {}", text(&mark));
@@ -408,6 +435,11 @@ impl Connection {
 
 pub(super) fn layouts(views: &[Arc<ViewInfo>]) -> Result<Vec<Layout>, SinkError> {
     views.iter().map(|view| Layout::of(view)).collect()
+}
+
+/// What stands with a view's table that holds rows of `owner`.
+fn mark(view: &str, owner: &str) -> String {
+    format!("{}, rows of {owner}", comment(view))
 }
 
 /// A text as CQL takes it.

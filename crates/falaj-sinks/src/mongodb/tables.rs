@@ -273,6 +273,28 @@ pub(super) async fn prepare(
     Ok((tables, Prepared { empty }))
 }
 
+/// Finds a collection in the register that holds rows and is not marked as `owner`'s.
+pub(super) async fn refuse_foreign(
+    server: &Server,
+    views: &[Arc<ViewInfo>],
+    owner: &str,
+) -> Result<(), SinkError> {
+    let names: Vec<_> = views.iter().map(|view| view.name.as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let entries = entries(server, &names).await?;
+    for name in names {
+        let Some(entry) = entries.get(name) else {
+            continue;
+        };
+        if entry.owner.as_deref() != Some(owner) && !is_empty(server, name).await? {
+            return Err(foreign_rows(server, name));
+        }
+    }
+    Ok(())
+}
+
 /// Marks empty collections as `owner`'s, in the register, and looks at those of the others.
 pub(super) async fn claim(
     server: &Server,
@@ -295,10 +317,7 @@ pub(super) async fn claim(
             }
         } else if !empty.iter().any(|view| view == name) || !is_empty(server, name).await? {
             // One that is to be filled anew may hold rows all the same.
-            return Err(SinkError::ForeignRows {
-                table: name.to_owned(),
-                store: server.store.clone(),
-            });
+            return Err(foreign_rows(server, name));
         }
         let mut set = doc! { "owner": owner };
         if let Some(uuid) = uuid {
@@ -789,6 +808,13 @@ fn unfit(view: &ViewInfo, cause: String) -> SinkError {
         view: view.name.clone(),
         kind: NAME,
         cause,
+    }
+}
+
+fn foreign_rows(server: &Server, table: &str) -> SinkError {
+    SinkError::ForeignRows {
+        table: table.to_owned(),
+        store: server.store.clone(),
     }
 }
 

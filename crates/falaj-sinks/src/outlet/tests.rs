@@ -61,6 +61,10 @@ impl Sink for ShelfSink {
         self.0.check().map(|()| Prepared { empty })
     }
 
+    async fn refuse_foreign(&mut self, _: &[Arc<ViewInfo>], _: &str) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     async fn claim(&mut self, _: &[Arc<ViewInfo>], _: &[String], _: &str) -> Result<(), SinkError> {
         Ok(())
     }

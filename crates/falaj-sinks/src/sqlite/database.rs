@@ -91,6 +91,35 @@ impl Database {
         Ok(Prepared { empty })
     }
 
+    pub(super) fn refuse_foreign(
+        &mut self,
+        views: &[String],
+        owner: &str,
+    ) -> Result<(), SinkError> {
+        let store = self.store();
+        let failed = |e| failed(&store, &e);
+        let at = &self.opened()?.connection;
+        let marked = stored_columns(at, REGISTER).map_err(failed)?.is_some();
+        for view in views {
+            let Some(stored) = stored_columns(at, view).map_err(failed)? else {
+                continue;
+            };
+            made_by_falaj(&store, view, &stored)?;
+            let mark = if marked {
+                owner_of(at, view).map_err(failed)?
+            } else {
+                None
+            };
+            if mark.as_deref() != Some(owner) && !is_empty(at, view).map_err(failed)? {
+                return Err(SinkError::ForeignRows {
+                    table: view.clone(),
+                    store,
+                });
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn claim(
         &mut self,
         views: &[String],
