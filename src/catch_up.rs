@@ -15,10 +15,10 @@ use falaj_privacy::{Cleared, Declarations, Decoder, Keys, Policy, Seen};
 use falaj_record::{Batch, Fetched, Message, Positions};
 use falaj_sinks::{Behind, Outlet, Place};
 use falaj_topic::{Broker, Topic, TopicError};
-use falaj_views::Views;
 
 use crate::clock::{SharedClock, now_ms};
 use crate::failure::{Failure, Fault};
+use crate::plan::Alike;
 
 /// Most bytes taken from the topic in one read.
 const READ_BYTES_MAX: usize = 256 << 10;
@@ -37,17 +37,14 @@ pub struct CatchUp {
     pub keys: Keys,
     pub earlier: Vec<Declarations>,
     /// What plans row views without state, see [`crate::plan::Plan::row_views`].
-    pub views: Planning,
+    pub views: Box<dyn Fn() -> Result<Vec<Alike>, Failure> + Send + Sync>,
 }
-
-/// Plans views, those that stores keep for the same time together.
-pub type Planning = Box<dyn Fn() -> Result<Vec<(Option<Duration>, Views)>, Failure> + Send + Sync>;
 
 /// Where a reader stands, and what it reads with.
 struct Reader {
     topic: Arc<dyn Topic>,
     decoder: Decoder,
-    views: Vec<(Option<Duration>, Views)>,
+    views: Vec<Alike>,
     at: Positions,
 }
 
@@ -84,12 +81,14 @@ impl CatchUp {
             .next()
             .map_err(|e| Fault::new("cannot reserve versions").cause(e))?;
         let mut updates = Vec::new();
-        for (kept, views) in &mut held.views {
+        for Alike { kept, names, views } in &mut held.views {
             let young = young(&fetched, *kept, now_ms, &decoded.batch);
             let batch = young.as_ref().unwrap_or(&decoded.batch);
             views.push(batch).map_err(|e| Fault::from_error(&e))?;
             let drained = views.drain(version);
-            updates.extend(drained.map_err(|e| Fault::from_error(&e))?);
+            let drained = drained.map_err(|e| Fault::from_error(&e))?;
+            let wanted = drained.into_iter().filter(|u| names.contains(&u.view.name));
+            updates.extend(wanted);
         }
         let place = place(&held.at, held.decoder.seen());
         self.outlet

@@ -504,7 +504,7 @@ impl Derive {
                 let asking = || starts(self.topic.as_ref());
                 let Some(start) = patiently(&self.notes, "views", stop, asking).await? else {
                     outlet.owe(owed);
-                    return Ok(());
+                    continue;
                 };
                 outlet.read_again(place(&start, &Seen::default()));
             }
@@ -1212,6 +1212,8 @@ async fn resume_views(
         // Their tables were made anew and are filled from the topic, at the pace of each sink: held
         // here, they would be as many as the topic has people.
         again.forget_rows();
+        // They were told when they came.
+        again.take_late(0);
     }
     views.adopt(again, rebuild, &kept.ledger().topic);
     Ok(views)

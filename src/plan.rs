@@ -38,6 +38,14 @@ pub struct Plan {
     pub warnings: Vec<Fault>,
 }
 
+/// Row views that stores keep for the same time after a record was written.
+pub struct Alike {
+    pub kept: Option<Duration>,
+    pub names: BTreeSet<String>,
+    /// All row views, without state.
+    pub views: Views,
+}
+
 impl Plan {
     /// Checks `document` as a whole and names everything that is wrong with it.
     ///
@@ -128,26 +136,31 @@ impl Plan {
         planned.map_err(|errors| unplanned(&errors))
     }
 
-    /// What plans the row views alone, as often as it is asked: those that stores keep for the same
-    /// time together, each with that time.
-    pub fn row_views(
-        &self,
-    ) -> impl Fn() -> Result<Vec<(Option<Duration>, Views)>, Failure> + Send + Sync + use<> {
+    /// What plans the row views alone, as often as it is asked.
+    pub fn row_views(&self) -> impl Fn() -> Result<Vec<Alike>, Failure> + Send + Sync + use<> {
         let (config, policy) = (self.config.clone(), Arc::clone(&self.policy));
         let retention = self.retention();
-        let mut kept: BTreeMap<Option<Duration>, BTreeSet<String>> = BTreeMap::new();
+        // With an event time the topic does not say when a record was written.
+        let timed = config.pipeline.event_time.is_some();
+        let (mut rows, mut alike) = (BTreeSet::new(), BTreeMap::<_, BTreeSet<String>>::new());
         for info in self.views.info() {
             if info.kind == ViewKind::Row {
-                let views = kept.entry(retention.get(&info.name).copied());
-                views.or_default().insert(info.name.clone());
+                let kept = retention.get(&info.name).copied().filter(|_| !timed);
+                alike.entry(kept).or_default().insert(info.name.clone());
+                rows.insert(info.name.clone());
             }
         }
         move || {
             let plan = |(kept, names): (&Option<Duration>, &BTreeSet<String>)| {
-                let views = plan_views(&config, &policy, |view| names.contains(view));
-                Ok((*kept, views.map_err(|errors| unplanned(&errors))?))
+                // All of them: one may be over another.
+                let views = plan_views(&config, &policy, |view| rows.contains(view));
+                Ok(Alike {
+                    kept: *kept,
+                    names: names.clone(),
+                    views: views.map_err(|errors| unplanned(&errors))?,
+                })
             };
-            kept.iter().map(plan).collect()
+            alike.iter().map(plan).collect()
         }
     }
 

@@ -192,6 +192,66 @@ fn rows_whose_time_is_over_do_not_come_back_from_the_topic() {
     assert_eq!(count(), 301);
 }
 
+/// With an event time, an old record may have been written just now; and a row view may be over
+/// another one that is kept for a shorter time.
+#[test]
+fn rows_are_read_again_however_old_their_events_and_however_their_views_are_kept() {
+    let place = Workplace::new();
+    let line = |i: u32| {
+        format!(
+            "{{\"nat\":\"DE\",\"email\":\"p{i}@example.com\",\"at\":\"2020-01-01T00:00:00Z\"}}\n"
+        )
+    };
+    let all: String = (0..300).map(line).collect();
+    place.write("records.ndjson", all.as_bytes());
+    let pipeline = place.pipeline(FILE);
+    let over = [
+        "--set",
+        "purpose.other.legal_basis=consent",
+        "--set",
+        "purpose.other.data_subjects=registered users",
+        "--set",
+        "purpose.other.consent=synthetic",
+        "--set",
+        "purpose.other.retention=7d",
+        "--set",
+        "fields.gender.purpose=other",
+        "--set",
+        "views.nations.sql=SELECT pid, nat FROM users",
+    ];
+    let timed = ["--set", "pipeline.event_time=at"];
+    for (settings, fresh) in [
+        (&over[..], "over"),
+        (&[&over[..], &timed[..]].concat(), "timed"),
+    ] {
+        let data = place.path().join(fresh);
+        let data = data.display().to_string();
+        let run = || {
+            let mut args = place.run_args(&pipeline, settings);
+            args[3].clone_from(&data);
+            args.push("--until-caught-up".into());
+            let done = output(args);
+            assert!(done.status.success(), "{}", stderr(&done));
+        };
+        run();
+        let store = Path::new(&data).join("views.sqlite");
+        for view in ["users", "nations"] {
+            let count = || -> i64 {
+                let sql = format!("SELECT count(*) FROM {view}");
+                let store = Connection::open(&store).unwrap();
+                store.query_row(&sql, [], |row| row.get(0)).unwrap()
+            };
+            assert_eq!(count(), 300, "{fresh}, {view}");
+            let emptied = format!("DELETE FROM {view}");
+            let other = Connection::open(&store).unwrap();
+            other.execute_batch(&emptied).unwrap();
+            drop(other);
+            run();
+            assert_eq!(count(), 300, "{fresh}, {view}: not all were read again");
+        }
+    }
+}
+
 /// Another program holds the lock of one of two stores; falaj is killed while that store is behind.
 #[test]
 fn a_locked_store_delays_nobody_and_has_everything_in_the_end() {
