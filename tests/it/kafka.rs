@@ -174,6 +174,8 @@ fn rejects_are_replayed_onto_a_cluster_once_and_not_while_a_falaj_runs() {
     assert_eq!(replay::rows(&place), replay::from_scratch(&records));
 
     let running = Running::start(&place.run_args(&pipeline, &replay::MENDED));
+    // Its page is there while it still waits for the lease of the run before.
+    running.wait_for("/api/v1/status", |status| status["state"] == "running");
     let here = replay::try_replay(&place, &pipeline, &replay::MENDED);
     let elsewhere = place.path().join("elsewhere").display().to_string();
     let path = pipeline.display().to_string();
