@@ -109,14 +109,8 @@ async fn drain_sinks(
         if derive.sinks.drained(SINKS_LOOK).await {
             return Ok(true);
         }
-        let undone = derive.sinks.undone().into_iter();
-        let names: Vec<_> = undone.map(|sink| format!("`{}`", sink.sink)).collect();
-        if stop.is_cancelled() && !names.is_empty() && !std::mem::replace(&mut said, true) {
-            stdio::say(&format!(
-                "waiting up to {} s for rows that sink {} has not taken; the rest stays in the checkpoint",
-                SINKS_WAIT_MAX.as_secs(),
-                names.join(", ")
-            ));
+        if stop.is_cancelled() && !said {
+            said = say_who_is_waited_for(derive);
         }
         let done = derive.sinks.done_rows();
         if done != rows {
@@ -131,6 +125,21 @@ async fn drain_sinks(
             return Ok(false);
         }
     }
+}
+
+/// False where there is no sink to name.
+fn say_who_is_waited_for(derive: &Derive) -> bool {
+    let undone = derive.sinks.undone().into_iter();
+    let names: Vec<_> = undone.map(|sink| format!("`{}`", sink.sink)).collect();
+    if names.is_empty() {
+        return false;
+    }
+    stdio::say(&format!(
+        "waiting up to {} s for rows that sink {} has not taken; the rest stays in the checkpoint",
+        SINKS_WAIT_MAX.as_secs(),
+        names.join(", ")
+    ));
+    true
 }
 
 /// Sinks have not taken what a run that ends by itself was to write.

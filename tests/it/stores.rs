@@ -37,6 +37,20 @@ fn sink<'a>(status: &'a Value, name: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no sink `{name}` in {status}"))
 }
 
+/// Rows of a table.
+fn count(store: &Path, table: &str) -> i64 {
+    let sql = format!("SELECT count(*) FROM {table}");
+    let store = Connection::open(store).unwrap();
+    store.query_row(&sql, [], |row| row.get(0)).unwrap()
+}
+
+/// Somebody takes all rows out of a table.
+fn empty(store: &Path, table: &str) {
+    let store = Connection::open(store).unwrap();
+    let sql = format!("DELETE FROM {table}");
+    store.execute_batch(&sql).unwrap();
+}
+
 /// A store that is there later than falaj gets everything, too.
 #[test]
 fn the_order_in_which_things_start_does_not_matter() {
@@ -129,13 +143,9 @@ fn a_table_that_is_filled_again_says_that_it_lacks_closed_windows() {
     let pipeline = place.pipeline(FILE);
     let timed = ["--set", "pipeline.event_time=at"];
     place.run_to_end(&pipeline, &timed);
-    let on_store = || Connection::open(place.sqlite()).unwrap();
-    let windows = || -> i64 {
-        let sql = "SELECT count(*) FROM average_age";
-        on_store().query_row(sql, [], |row| row.get(0)).unwrap()
-    };
+    let windows = || count(&place.sqlite(), "average_age");
     assert_eq!(windows(), MINUTES);
-    on_store().execute_batch("DELETE FROM average_age").unwrap();
+    empty(&place.sqlite(), "average_age");
     std::fs::write(&records, first + &line(1200)).unwrap();
     let run = |more: &[&str]| {
         let mut args = timed.to_vec();
@@ -168,28 +178,18 @@ fn rows_whose_time_is_over_do_not_come_back_from_the_topic() {
     let kept = ["--set", "purpose.statistics.retention=4s"];
     place.run_to_end(&pipeline, &kept);
     std::thread::sleep(Duration::from_secs(5));
-    let count = || -> i64 {
-        let store = Connection::open(place.sqlite()).unwrap();
-        let sql = "SELECT count(*) FROM users";
-        store.query_row(sql, [], |row| row.get(0)).unwrap()
-    };
-    Connection::open(place.sqlite())
-        .unwrap()
-        .execute_batch("DELETE FROM users")
-        .unwrap();
+    let users = || count(&place.sqlite(), "users");
+    empty(&place.sqlite(), "users");
     place.run_to_end(&pipeline, &kept);
-    assert_eq!(count(), 0, "rows whose time is over came back");
+    assert_eq!(users(), 0, "rows whose time is over came back");
     // What somebody emptied too early does come back.
     let more = "{\"nat\":\"DE\",\"email\":\"late@example.com\",\"dob\":{\"age\":44}}\n";
     let all = std::fs::read_to_string(&records).unwrap();
     std::fs::write(&records, all + more).unwrap();
     place.run_to_end(&pipeline, &["--set", "purpose.statistics.retention=1h"]);
-    Connection::open(place.sqlite())
-        .unwrap()
-        .execute_batch("DELETE FROM users")
-        .unwrap();
+    empty(&place.sqlite(), "users");
     place.run_to_end(&pipeline, &["--set", "purpose.statistics.retention=1h"]);
-    assert_eq!(count(), 301);
+    assert_eq!(users(), 301);
 }
 
 /// With an event time, an old record may have been written just now; and a row view may be over
@@ -236,18 +236,11 @@ fn rows_are_read_again_however_old_their_events_and_however_their_views_are_kept
         run();
         let store = Path::new(&data).join("views.sqlite");
         for view in ["users", "nations"] {
-            let count = || -> i64 {
-                let sql = format!("SELECT count(*) FROM {view}");
-                let store = Connection::open(&store).unwrap();
-                store.query_row(&sql, [], |row| row.get(0)).unwrap()
-            };
-            assert_eq!(count(), 300, "{fresh}, {view}");
-            let emptied = format!("DELETE FROM {view}");
-            let other = Connection::open(&store).unwrap();
-            other.execute_batch(&emptied).unwrap();
-            drop(other);
+            let rows = || count(&store, view);
+            assert_eq!(rows(), 300, "{fresh}, {view}");
+            empty(&store, view);
             run();
-            assert_eq!(count(), 300, "{fresh}, {view}: not all were read again");
+            assert_eq!(rows(), 300, "{fresh}, {view}: not all were read again");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The bounded queue between the pipeline and one sink.
 //!
 //! Always: a slow or failing sink delays nobody else, nothing here waits for it. Aggregate rows
-//! coalesce; rows of row views are bounded in number and bytes, and what would be beyond the bound is left out: the
-//! outlet is *behind* then, and somebody reads those rows again from the topic, at its own pace,
-//! from [`Behind::from`] on ([`Outlet::refill`]).
+//! coalesce; rows of row views are bounded in number and bytes, and what would be beyond the bounds
+//! is left out: the outlet is *behind* then, and somebody reads those rows again from the topic, at
+//! its own pace, from [`Behind::from`] on ([`Outlet::refill`]).
 //! Always: what the sink has not acknowledged is in [`Outlet::pending`], what it is writing at
 //! this moment and the place to read again from included; a checkpoint that holds it loses nothing.
 //! The state is behind a lock, not owned by the task that writes: a checkpoint must see it in the

@@ -133,12 +133,8 @@ impl Queue {
                     taken.push(update);
                 }
                 let gone = rows.min(room);
-                queue.bytes -= queue.bytes / queue.rows.max(1) * gone;
-                queue.rows -= gone;
-                if queue.rows == 0 {
-                    queue.bytes = 0;
-                }
-                room -= rows.min(room);
+                queue.discount(gone);
+                room -= gone;
             }
         }
         taken
@@ -176,6 +172,16 @@ impl ViewQueue {
         if self.view.kind == ViewKind::Row {
             self.bytes += bytes(update);
         }
+    }
+
+    /// So many rows are gone, each as large as all are in the mean.
+    fn discount(&mut self, gone: usize) {
+        let left = self.rows - gone;
+        self.bytes = match left {
+            0 => 0,
+            _ => self.bytes - self.bytes / self.rows * gone,
+        };
+        self.rows = left;
     }
 
     fn coalesce(&mut self) {
