@@ -300,7 +300,7 @@ async fn sink(
         return found.noted("the data directory is not there yet: `falaj run` makes it");
     }
     let looking = async {
-        let mut sink = config.sink(places, &plan.retention())?;
+        let mut sink = config.sink(places, &plan.retention().into())?;
         let inspected = sink.inspect(&views).await;
         // It wrote nothing, so there is nothing to lose in letting go.
         let _ = sink.close().await;

@@ -17,12 +17,12 @@ use falaj_privacy::{
 };
 use falaj_record::{
     At, Fetched, Ledger, Outbound, Positions, Publication, Reason, Reject, Src, TopicLedger,
-    ViewInfo, ViewKind, ViewUpdate,
+    ViewKind, ViewUpdate,
 };
 use falaj_serve::{Hub, Time};
 use falaj_sinks::{
-    Limits, Outlet, OutletState, OutletStatus, Owned, Pending, Place, Places, Sink, SinkConfig,
-    SinkError,
+    Limits, Outlet, OutletState, OutletStatus, Pending, Place, Places, Sink, SinkConfig, SinkError,
+    Terms,
 };
 use falaj_source::{Held, Journalled, Opening, Outcome, Portion, Source, SourceConfig};
 use falaj_topic::{Broker, Lease, Topic, TopicError, group_of};
@@ -894,9 +894,13 @@ pub async fn open(
         VersionClock::open(Arc::clone(&place)).map_err(|e| unreadable_in("the clock", e))?;
     let clock = SharedClock::new(clock);
     let offered = catch_up::place(&positions, decoder.seen());
-    let owner = owner(&keys, topic.as_ref());
-    let sinks = open_sinks(plan, dir, &kept, &offered, &owner).await?;
+    // Before a table is dropped for views that are computed again.
     let views = resume_views(plan, &kept, &keys, &earlier, topic.as_ref()).await?;
+    let terms = Terms {
+        retention: plan.retention(),
+        owners: owners(&keys, topic.as_ref(), &views),
+    };
+    let sinks = open_sinks(plan, dir, &kept, &offered, &terms).await?;
     for outlet in sinks.handles() {
         let catch_up = CatchUp {
             outlet,
@@ -1234,10 +1238,18 @@ fn reached(positions: &Positions, until: &Positions) -> bool {
         .all(|(partition, end)| positions.next(*partition) >= *end)
 }
 
-/// Whose rows stores hold: those computed from this topic, with people under the pids of this key.
-fn owner(keys: &Keys, topic: &dyn Topic) -> String {
-    let digest = keys.digest("owner", topic.identity().as_bytes());
-    format!("{:032x}", u128::from_be_bytes(digest))
+/// Whose rows stores hold: those computed from this topic by this SQL, with people under the pids of
+/// this key.
+fn owners(keys: &Keys, topic: &dyn Topic, views: &Views) -> BTreeMap<String, String> {
+    let owner = |(view, fingerprint): (&str, &str)| {
+        let of = format!("{}\n{fingerprint}", topic.identity());
+        let digest = keys.digest("owner", of.as_bytes());
+        (
+            view.to_owned(),
+            format!("{:032x}", u128::from_be_bytes(digest)),
+        )
+    };
+    views.fingerprints().map(owner).collect()
 }
 
 /// Opens the sinks; tables of views that are computed again are made anew. A store that cannot be
@@ -1247,7 +1259,7 @@ async fn open_sinks(
     dir: &DataDir,
     kept: &Kept,
     offered: &Place,
-    owner: &str,
+    terms: &Terms,
 ) -> Result<Outlets, Failure> {
     let places = Places {
         pipeline: &plan.folder,
@@ -1264,28 +1276,44 @@ async fn open_sinks(
             ));
         }
     }
-    let sinks = &plan.config.sinks;
+    let mut sinks = Vec::new();
+    for (name, config) in &plan.config.sinks {
+        let sink = config.sink(places, terms);
+        sinks.push((name, config, sink.map_err(|e| in_sink(name, &e))?));
+    }
+    if !plan.rebuild.is_empty() {
+        // All of them are reached before the first loses a table: closed windows may be nowhere else.
+        let reaching = sinks.iter_mut().map(async |(name, _, sink)| {
+            let reached = sink.inspect(&[]).await;
+            reached.map_err(|e| in_sink(name, &e))
+        });
+        futures::future::try_join_all(reaching).await?;
+    }
     let opening = sinks
-        .iter()
-        .map(|(name, config)| open_sink(plan, name, config, places, kept, offered, owner));
+        .into_iter()
+        .map(|(name, config, sink)| open_sink(plan, name, config, sink, kept, offered));
     let outlets = futures::future::try_join_all(opening).await?;
     Ok(Outlets(outlets))
+}
+
+fn in_sink(name: &str, error: &SinkError) -> Failure {
+    Failure::run(fault_in_sink(name, error))
+}
+
+fn fault_in_sink(name: &str, error: &SinkError) -> Fault {
+    let mut fault = Fault::from_error(error);
+    fault.message = format!("sink `{name}`: {}", fault.message);
+    fault
 }
 
 async fn open_sink(
     plan: &Plan,
     name: &str,
     config: &SinkConfig,
-    places: Places<'_>,
+    mut sink: Box<dyn Sink>,
     kept: &Kept,
     offered: &Place,
-    owner: &str,
 ) -> Result<Arc<Outlet>, Failure> {
-    let in_sink = |e: &SinkError| {
-        let mut fault = Fault::from_error(e);
-        fault.message = format!("sink `{name}`: {}", fault.message);
-        Failure::run(fault)
-    };
     let infos = plan.views.info();
     let taken = infos.iter().filter(|view| config.views().takes(&view.name));
     let views: Vec<_> = taken.cloned().collect();
@@ -1295,36 +1323,23 @@ async fn open_sink(
         .blob(&format!("{SINK}{name}"))
         .map(|bytes| Pending::from_bytes(bytes, &resumed))
         .transpose()
-        .map_err(|e| in_sink(&e))?;
-    // What this sink was not given so far: it is new here, was left out for a while or has got
-    // another name, or takes more views than it did.
-    let owed = |view: &&Arc<ViewInfo>| {
-        let complete = pending.as_ref().is_some_and(|p| p.is_complete(&view.name));
-        kept.0.is_some() && !complete
-    };
-    let owed: BTreeSet<_> = views.iter().filter(owed).map(|v| v.name.clone()).collect();
-    let sink = config.sink(places, &plan.retention());
-    let sink = sink.map_err(|e| in_sink(&e))?;
-    let mut sink: Box<dyn Sink> = Box::new(Owned::new(sink, owner.to_owned()));
+        .map_err(|e| in_sink(name, &e))?;
+    // Where nothing says what this sink was given it gets everything: it is new here, was left out
+    // for a while, has got another name, or takes more views than it did.
+    let pending = pending.unwrap_or_default();
     let anew = plan.rebuild.iter().filter(|v| config.views().takes(v));
     for view in anew {
-        sink.drop_view(view).await.map_err(|e| in_sink(&e))?;
+        sink.drop_view(view).await.map_err(|e| in_sink(name, &e))?;
     }
     let prepared = match sink.prepare(&views).await {
         Ok(prepared) => Some(prepared),
         Err(e) if e.passing() => {
-            let mut fault = Fault::from_error(&e);
-            fault.message = format!("sink `{name}`: {}", fault.message);
-            crate::stdio::warn(&fault);
+            crate::stdio::warn(&fault_in_sink(name, &e));
             None
         }
-        Err(e) => return Err(in_sink(&e)),
+        Err(e) => return Err(in_sink(name, &e)),
     };
-    let place = offered.clone();
-    let outlet = Outlet::new(name, sink, views, prepared, place, Limits::default());
-    if let Some(pending) = pending {
-        outlet.restore(pending);
-    }
-    outlet.owe(owed);
+    let (place, limits) = (offered.clone(), Limits::default());
+    let outlet = Outlet::new(name, sink, views, prepared, place, pending, limits);
     Ok(Arc::new(outlet))
 }

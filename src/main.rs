@@ -46,7 +46,13 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(run(cli.command)),
+        Ok(runtime) => {
+            let done = runtime.block_on(run(cli.command));
+            // What must be durable was waited for. A call into a cluster that is gone may wait without
+            // end on a thread of its own: it is not waited for.
+            runtime.shutdown_background();
+            done
+        }
         Err(e) => Err(Failure::run(Fault::new("cannot start threads").cause(e))),
     };
     match done {

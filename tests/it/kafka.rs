@@ -240,6 +240,29 @@ fn kill_9_of_the_broker_and_its_absence_lose_nothing() {
     place.compare(&records, &place.tap(&pipeline));
 }
 
+/// Calls that wait for the cluster without end are left to themselves: a stop is not.
+#[test]
+fn a_stop_ends_while_the_cluster_is_away() {
+    const RECORDS: u64 = 100_000;
+    let Some(kafka) = Kafka::start(&KafkaOptions::default()) else {
+        return;
+    };
+    let place = Workplace::new();
+    let records = people(&place, RECORDS, "stopped");
+    let pipeline = pipeline(&place, FILE, &kafka.brokers(), "it.stopped");
+    let running = Running::start(&place.run_args(&pipeline, &OFTEN));
+    running.wait_for("/api/v1/status", |status| {
+        status["ledger"]["topic"]["out"].as_u64() > Some(10_000)
+    });
+    kafka.kill();
+    std::thread::sleep(Duration::from_secs(5));
+    let (code, said) = running.terminate();
+    assert_eq!(code, Some(0), "{said:?}");
+    kafka.restart();
+    assert_balanced(&place.run_to_end(&pipeline, &[]));
+    place.compare(&records, &place.tap(&pipeline));
+}
+
 #[test]
 fn a_topic_that_is_deleted_or_overtaken_is_said_and_nothing_is_guessed() {
     let Some(kafka) = shared() else { return };

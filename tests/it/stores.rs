@@ -126,6 +126,60 @@ fn a_sink_that_was_not_given_everything_gets_what_it_lacks() {
     }
 }
 
+/// What a checkpoint calls complete is so of the store that it was written to, and of no other.
+#[test]
+fn a_sink_that_goes_to_another_store_and_back_gets_what_it_missed() {
+    let place = Workplace::new();
+    let records = people(&place, 900, "to and fro");
+    let pipeline = place.pipeline(FILE);
+    let text = std::fs::read_to_string(&pipeline).unwrap();
+    let all = std::fs::read_to_string(&records).unwrap();
+    for (part, file) in ["one", "other", "one", "other", "one"].iter().enumerate() {
+        let sink =
+            format!("[sinks.second]\ntype = \"sqlite\"\npath = \"{file}.sqlite\"\n\n[[charts]]");
+        std::fs::write(&pipeline, text.replacen("[[charts]]", &sink, 1)).unwrap();
+        let upto = (part + 1) * 180;
+        let some: String = all.split_inclusive('\n').take(upto).collect();
+        std::fs::write(&records, some).unwrap();
+        place.run_to_end(&pipeline, &[]);
+        let store = place.path().join(file).with_extension("sqlite");
+        compare(&records, &place.tap(&pipeline), &store);
+    }
+}
+
+/// A table that was emptied is being filled when falaj is killed, before the next checkpoint: the one
+/// before says that the sink has everything, and the table is not empty any more.
+#[test]
+fn a_kill_while_a_table_is_filled_again_leaves_no_gap() {
+    const RECORDS: i64 = 60_000;
+    let place = Workplace::new();
+    let records = people(&place, RECORDS.cast_unsigned(), "gap");
+    let pipeline = place.pipeline(FILE);
+    place.run_to_end(&pipeline, &[]);
+    let store = place.sqlite();
+    let seldom = ["--set", "pipeline.checkpoint=1h"];
+    let mut was_filling = false;
+    for _ in 0..20 {
+        for table in ["users", "users_by_nationality"] {
+            empty(&store, table);
+        }
+        let running = Running::start(&place.run_args(&pipeline, &seldom));
+        let until = Instant::now() + Duration::from_mins(1);
+        while count(&store, "users") == 0 {
+            assert!(Instant::now() < until, "nothing is filled");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        running.kill();
+        if count(&store, "users") < RECORDS {
+            was_filling = true;
+            break;
+        }
+    }
+    assert!(was_filling, "it was never killed in time");
+    assert_balanced(&place.run_to_end(&pipeline, &[]));
+    place.compare(&records, &place.tap(&pipeline));
+}
+
 /// Closed windows are in the stores only: a table that was emptied lacks them until it is rebuilt, and
 /// that is said.
 #[test]

@@ -11,7 +11,7 @@ use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use falaj_record::{Column, ViewInfo, ViewKind, ViewUpdate};
-use falaj_sinks::{Places, Retention, Sink, SinkConfig};
+use falaj_sinks::{Places, Sink, SinkConfig, Terms};
 use futures::StreamExt as _;
 use mongodb::bson::{Document, doc};
 use rusqlite::{Connection, params};
@@ -219,7 +219,7 @@ pub async fn measure(stores: &Stores, folder: &Path, records: usize, rounds: u32
             data: folder,
         };
         config
-            .sink(places, &Retention::new())
+            .sink(places, &Terms::default())
             .expect("they are right")
     };
     let (nodes, uri) = (stores.cassandra.address(), stores.mongo.uri());

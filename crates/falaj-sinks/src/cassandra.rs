@@ -40,7 +40,7 @@ use self::schema::{Making, Table};
 use self::table::is_word;
 use self::write::{Portion, Told, Writer};
 use crate::{
-    Inspection, Kind, Places, Prepared, Retention, Selection, Sink, SinkConfig, SinkError, Written,
+    Inspection, Kind, Places, Prepared, Selection, Sink, SinkConfig, SinkError, Terms, Written,
 };
 
 /// The word of `type = ".."`.
@@ -261,7 +261,7 @@ pub struct WriteStats {
 pub struct CassandraSink {
     access: Access,
     making: Making,
-    retention: Retention,
+    terms: Terms,
     connection: Option<Connection>,
     tables: Vec<Table>,
     pace: Pace,
@@ -278,7 +278,7 @@ impl CassandraSink {
     pub fn new(
         config: &CassandraConfig,
         places: Places<'_>,
-        retention: Retention,
+        terms: impl Into<Terms>,
     ) -> Result<Self, SinkError> {
         config.check()?;
         Ok(Self {
@@ -288,7 +288,7 @@ impl CassandraSink {
                 replication: config.replication.clone(),
                 consistency: config.consistency,
             },
-            retention,
+            terms: terms.into(),
             connection: None,
             tables: Vec::new(),
             pace: Pace::default(),
@@ -321,11 +321,9 @@ impl Sink for CassandraSink {
     }
 
     async fn prepare(&mut self, views: &[Arc<ViewInfo>]) -> Result<Prepared, SinkError> {
-        let (making, retention) = (self.making.clone(), self.retention.clone());
+        let (making, terms) = (self.making.clone(), self.terms.clone());
         let connection = self.connected().await?;
-        let (tables, prepared) = connection
-            .prepare_tables(&making, views, &retention)
-            .await?;
+        let (tables, prepared) = connection.prepare_tables(&making, views, &terms).await?;
         let mode = connection.setting("storage_compatibility_mode").await?;
         self.expiry_max_s = if mode.is_some_and(|mode| mode == "NONE") {
             EXPIRY_MAX_NEW_S
@@ -334,28 +332,6 @@ impl Sink for CassandraSink {
         };
         self.tables = tables;
         Ok(prepared)
-    }
-
-    async fn refuse_foreign(
-        &mut self,
-        views: &[Arc<ViewInfo>],
-        owner: &str,
-    ) -> Result<(), SinkError> {
-        let making = self.making.clone();
-        let connection = self.connected().await?;
-        connection.refuse_foreign(&making, views, owner).await
-    }
-
-    async fn claim(
-        &mut self,
-        views: &[Arc<ViewInfo>],
-        empty: &[String],
-        owner: &str,
-    ) -> Result<(), SinkError> {
-        if !self.making.create {
-            return Ok(());
-        }
-        self.connected().await?.claim(views, empty, owner).await
     }
 
     async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
@@ -395,9 +371,9 @@ impl Sink for CassandraSink {
     }
 
     async fn inspect(&mut self, views: &[Arc<ViewInfo>]) -> Result<Inspection, SinkError> {
-        let (making, retention) = (self.making.clone(), self.retention.clone());
+        let (making, terms) = (self.making.clone(), self.terms.clone());
         let connection = self.connected().await?;
-        connection.inspect(&making, views, &retention).await
+        connection.inspect(&making, views, &terms.retention).await
     }
 
     async fn close(self: Box<Self>) -> Result<(), SinkError> {
@@ -419,7 +395,7 @@ mod tests {
             pipeline: nowhere,
             data: nowhere,
         };
-        CassandraSink::new(config, places, Retention::new())
+        CassandraSink::new(config, places, Terms::default())
     }
 
     fn config(more: &str) -> CassandraConfig {

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    CassandraConfig, CassandraSink, KINDS, MongodbConfig, MongodbSink, Retention, Sink, SinkError,
-    SqliteConfig, SqliteSink,
+    CassandraConfig, CassandraSink, KINDS, MongodbConfig, MongodbSink, Sink, SinkError,
+    SqliteConfig, SqliteSink, Terms,
 };
 
 /// A `[sinks.NAME]` table; `type` names the kind.
@@ -76,28 +76,18 @@ impl SinkConfig {
         }
     }
 
-    /// The sink, not connected yet: [`Sink::prepare`] connects. Rows are kept for as long as
-    /// `retention` says.
+    /// The sink, not connected yet: [`Sink::prepare`] connects. Rows are kept on these
+    /// terms.
     ///
     /// # Errors
     /// Where a setting cannot be used, or a secret or a certificate cannot be read.
-    pub fn sink(
-        &self,
-        places: Places<'_>,
-        retention: &Retention,
-    ) -> Result<Box<dyn Sink>, SinkError> {
+    pub fn sink(&self, places: Places<'_>, terms: &Terms) -> Result<Box<dyn Sink>, SinkError> {
         Ok(match self {
-            Self::Sqlite(config) => {
-                Box::new(SqliteSink::new(config.file(places), retention.clone()))
+            Self::Sqlite(config) => Box::new(SqliteSink::new(config.file(places), terms.clone())),
+            Self::Cassandra(config) => Box::new(CassandraSink::new(config, places, terms.clone())?),
+            Self::Mongodb(config) => {
+                Box::new(MongodbSink::new(config, places.pipeline, terms.clone())?)
             }
-            Self::Cassandra(config) => {
-                Box::new(CassandraSink::new(config, places, retention.clone())?)
-            }
-            Self::Mongodb(config) => Box::new(MongodbSink::new(
-                config,
-                places.pipeline,
-                retention.clone(),
-            )?),
         })
     }
 }

@@ -23,18 +23,18 @@ use falaj_record::{Column, Hint, PID, Reason, Value, ViewInfo, ViewKind, ViewUpd
 use serde_json::Value as Json;
 use tokio::time::Instant;
 
-use crate::{Owned, Prepared, Retention, Sink, SinkError, now_us};
+use crate::{Retention, Sink, SinkError, Terms, now_us};
 
 /// A store of its own for one case, empty at first.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// A sink over it that keeps rows as long as `retention` says; each call is one more
-    /// connection to the same store.
-    async fn sink_keeping(&self, retention: Retention) -> Box<dyn Sink>;
+    /// A sink over it that keeps rows on these terms; each call is one more connection to the same
+    /// store.
+    async fn sink_on(&self, terms: Terms) -> Box<dyn Sink>;
 
-    /// A sink over it that keeps rows without end.
+    /// A sink over it that keeps rows without end, whoever they are of.
     async fn sink(&self) -> Box<dyn Sink> {
-        self.sink_keeping(Retention::new()).await
+        self.sink_on(Terms::default()).await
     }
 
     /// The rows of a view's table, as another program sees them, by key.
@@ -444,9 +444,8 @@ pub async fn a_dropped_view_begins_with_nothing(store: &impl Store) {
     let columns = [("nat", DataType::Utf8), ("users", DataType::Utf8)];
     let after = view("counts", ViewKind::Aggregate, &columns, 1);
     let mut sink = store.sink().await;
-    sink.prepare(&[Arc::clone(&before), Arc::clone(&persons)])
-        .await
-        .expect("prepared");
+    let first = [Arc::clone(&before), Arc::clone(&persons)];
+    let first = sink.prepare(&first).await.expect("prepared");
     let updates = [
         counts(&before, 9, [(Some("DE"), 9), (Some("FR"), 9)]),
         people(&persons, 9, &["p1"]),
@@ -460,14 +459,11 @@ pub async fn a_dropped_view_begins_with_nothing(store: &impl Store) {
         view: "counts".into(),
     };
     assert_eq!(sink.write(&updates[..1]).await, Err(unknown));
-    let empty = Ok(Prepared {
-        empty: vec!["counts".into()],
-    });
-    assert_eq!(
-        sink.prepare(&[Arc::clone(&after), Arc::clone(&persons)])
-            .await,
-        empty
-    );
+    let again = [Arc::clone(&after), Arc::clone(&persons)];
+    let again = sink.prepare(&again).await.expect("prepared");
+    assert_eq!(again.empty, ["counts"]);
+    assert_ne!(again.fillings["counts"], first.fillings["counts"]);
+    assert_eq!(again.fillings["people"], first.fillings["people"]);
     let lists: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from(vec!["DE"])),
         Arc::new(StringArray::from(vec!["one"])),
@@ -604,37 +600,47 @@ pub async fn an_empty_table_is_told(store: &impl Store) {
     let (view, persons) = (counts_view(), people_view());
     let mut sink = store.sink().await;
     let views = [Arc::clone(&view), Arc::clone(&persons)];
-    let empty = |names: &[&str]| {
-        Ok(Prepared {
-            empty: names.iter().map(|&n| n.into()).collect(),
-        })
-    };
-    assert_eq!(sink.prepare(&views).await, empty(&["counts", "people"]));
+    let first = sink.prepare(&views).await.expect("prepared");
+    assert_eq!(first.empty, ["counts", "people"]);
     sink.write(&[counts(&view, 1, [(Some("DE"), 1)])])
         .await
         .expect("written");
-    assert_eq!(sink.prepare(&views).await, empty(&["people"]));
+    let second = sink.prepare(&views).await.expect("prepared");
+    assert_eq!(second.empty, ["people"]);
+    assert_eq!(second.fillings["counts"], first.fillings["counts"]);
+    assert_ne!(second.fillings["people"], first.fillings["people"]);
+    sink.close().await.expect("closed");
+    let third = store.sink().await.prepare(&views).await.expect("prepared");
+    assert_eq!(third.fillings["counts"], first.fillings["counts"]);
 }
 
 /// A store outlives topic and key: what an earlier life of the pipeline left is not mixed with this one.
 pub async fn rows_of_somebody_else_are_not_added_to(store: &impl Store) {
     let (view, persons) = (counts_view(), people_view());
     let views = [Arc::clone(&view), Arc::clone(&persons)];
-    let owned = async |owner: &str| Owned::new(store.sink().await, owner.to_owned());
+    let owned = async |owner: &str| {
+        let names = ["counts", "people"];
+        let owners = names.map(|view| (view.to_owned(), format!("{owner} {view}")));
+        let terms = Terms {
+            owners: owners.into(),
+            ..Terms::default()
+        };
+        store.sink_on(terms).await
+    };
     let mut before = owned("before").await;
     before.prepare(&views).await.expect("both are empty");
     let rows = [counts(&view, 1, [(Some("DE"), 1)])];
     before.write(&rows).await.expect("written");
     let again = before.prepare(&views).await.expect("they are its own");
     assert_eq!(again.empty, ["people"]);
-    Box::new(before).close().await.expect("closed");
+    before.close().await.expect("closed");
 
     let mut after = owned("after").await;
     let error = after.prepare(&views).await.expect_err("one holds rows");
-    let SinkError::ForeignRows { table, .. } = &error else {
+    let SinkError::ForeignRows { tables, .. } = &error else {
         panic!("{error}");
     };
-    assert_eq!(table, "counts");
+    assert_eq!(*tables, ["counts"]);
     let hint = error.hint().unwrap_or_default();
     assert!(hint.contains("--rebuild counts"), "{hint}");
     assert!(!error.passing(), "nobody else will take them away");
@@ -647,7 +653,7 @@ pub async fn rows_of_somebody_else_are_not_added_to(store: &impl Store) {
     after.drop_view("counts").await.expect("it is falaj's");
     after.prepare(&views).await.expect("both are empty");
     after.write(&rows).await.expect("written");
-    Box::new(after).close().await.expect("closed");
+    after.close().await.expect("closed");
     let mut next = owned("after").await;
     next.prepare(&views).await.expect("who marked it may go on");
     let error = owned("before").await.prepare(&views).await;
@@ -707,7 +713,7 @@ pub async fn a_store_that_cannot_be_used_says_why(store: &impl Store) {
 pub async fn rows_expire_after_their_retention(store: &impl Store) {
     let (view, persons) = (counts_view(), people_view());
     let retention = Retention::from([(persons.name.clone(), EXPIRES_AFTER)]);
-    let mut sink = store.sink_keeping(retention).await;
+    let mut sink = store.sink_on(retention.into()).await;
     sink.prepare(&[Arc::clone(&view), Arc::clone(&persons)])
         .await
         .expect("prepared");
@@ -819,8 +825,8 @@ pub async fn inspecting_changes_nothing(store: &impl Store) {
     assert_eq!(found.findings, []);
     let mut sink = store.sink().await;
     let both = [Arc::clone(&view), Arc::clone(&persons)];
-    let empty = vec!["counts".to_owned(), "people".to_owned()];
-    assert_eq!(sink.prepare(&both).await, Ok(Prepared { empty }));
+    let prepared = sink.prepare(&both).await.expect("prepared");
+    assert_eq!(prepared.empty, ["counts", "people"], "nothing was made");
     sink.write(&[counts(&view, 1, [(Some("DE"), 3)])])
         .await
         .expect("written");

@@ -92,10 +92,10 @@ pub enum SinkError {
         lack: &'static str,
     },
     /// A table of the view's name holds rows of another life of the pipeline, or of another one.
-    #[error("table `{table}` in `{store}` holds rows that this pipeline did not write")]
+    #[error("{} rows that this pipeline did not write", holding(tables, store))]
     ForeignRows {
-        /// Table, named like the view.
-        table: String,
+        /// Tables, named like the views; at least one.
+        tables: Vec<String>,
         /// Path or address.
         store: String,
     },
@@ -183,6 +183,16 @@ impl SinkError {
     }
 }
 
+/// `table .. in .. holds`, of one or of several.
+fn holding(tables: &[String], store: &str) -> String {
+    let names: Vec<_> = tables.iter().map(|table| format!("`{table}`")).collect();
+    let names = names.join(", ");
+    match tables {
+        [_] => format!("table {names} in `{store}` holds"),
+        _ => format!("tables {names} in `{store}` hold"),
+    }
+}
+
 impl Hint for SinkError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -218,8 +228,10 @@ impl Hint for SinkError {
             Self::ForeignTable { table, .. } => Some(format!(
                 "rename the view or the table `{table}`, or give the sink another store"
             )),
-            Self::ForeignRows { table, .. } => Some(format!(
-                "they are of another pipeline, topic or key: start with `--rebuild {table}`, which makes the table anew, or give the sink another store"
+            Self::ForeignRows { tables, .. } => Some(format!(
+                "they are of another pipeline, topic, key or SQL: start with `--rebuild {}`, which makes {} anew, or give the sink another store",
+                tables.join(" --rebuild "),
+                if tables.len() == 1 { "the table" } else { "the tables" },
             )),
             Self::ColumnType { table, .. } => Some(format!(
                 "start with `--rebuild {table}`, which makes the table anew, or name the column differently"

@@ -16,14 +16,14 @@ pub mod conformance;
 mod error;
 mod mongodb;
 mod outlet;
-mod owned;
 mod pending;
 mod sqlite;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
@@ -35,9 +35,10 @@ pub use cassandra::{CassandraConfig, CassandraSink, Consistency, Replication, Wr
 pub use config::{Kind, Places, Selection, SinkConfig};
 pub use error::SinkError;
 pub use outlet::{Behind, Limits, Outlet, OutletState, OutletStatus, Place};
-pub use owned::Owned;
 pub use pending::Pending;
 pub use sqlite::{SqliteConfig, SqliteSink};
+pub(crate) use terms::Standing;
+pub use terms::{Retention, Terms};
 
 /// Every kind of sink this version has; `type = ".."` of a `[sinks.NAME]` table names one.
 pub const KINDS: &[Kind] = &[cassandra::KIND, sqlite::KIND, self::mongodb::KIND];
@@ -58,10 +59,6 @@ pub fn is_this_machine(address: &str) -> bool {
             .is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-/// How long a store keeps the rows of a view after their last write, by the view's name. A view
-/// that is not in it is kept without end.
-pub type Retention = BTreeMap<String, Duration>;
-
 /// A store that holds the current rows of views: a table (collection) per view.
 ///
 /// A row is found by its key and carries the `_key` and `_version` of its last write.
@@ -71,37 +68,17 @@ pub trait Sink: Send {
     fn kind(&self) -> &'static str;
 
     /// Connects, and makes or evolves a table for each view: new columns are added, columns that
-    /// the view no longer has become NULL. Called again (after a failure, too) it changes nothing,
-    /// and connects anew where the connection was lost.
+    /// the view no longer has become NULL. A table that holds no rows is marked with whose rows it
+    /// will hold ([`Terms::owners`]) and a name for this filling. Called again (after a failure, too)
+    /// it changes nothing but the marks of tables without rows, and connects anew where the connection
+    /// was lost.
     ///
     /// # Errors
     /// Where the store cannot be reached or written, or holds a table that does not fit the view.
+    /// [`SinkError::ForeignRows`] where tables hold rows and are not marked as this pipeline's:
+    /// nothing is changed then. Where marking takes a right that falaj has not (`create = false`),
+    /// rows are taken for this pipeline's.
     async fn prepare(&mut self, views: &[Arc<ViewInfo>]) -> Result<Prepared, SinkError>;
-
-    /// Finds what [`Sink::claim`] would refuse, before anything is changed for these views.
-    ///
-    /// # Errors
-    /// As [`Sink::claim`].
-    async fn refuse_foreign(
-        &mut self,
-        views: &[Arc<ViewInfo>],
-        owner: &str,
-    ) -> Result<(), SinkError>;
-
-    /// Says whose rows the prepared tables of these views hold: one that holds none (it is in
-    /// `empty`) is marked as `owner`'s, the mark of every other is looked at. Called again it
-    /// changes nothing. A table that falaj may not mark (`create = false`, where marking takes the
-    /// right to change the table) is taken as it is.
-    ///
-    /// # Errors
-    /// [`SinkError::ForeignRows`] where a table holds rows and is not marked as `owner`'s; else as
-    /// [`Sink::prepare`].
-    async fn claim(
-        &mut self,
-        views: &[Arc<ViewInfo>],
-        empty: &[String],
-        owner: &str,
-    ) -> Result<(), SinkError>;
 
     /// Makes these rows durable. Within one call a later update wins over an earlier one, and a
     /// larger version over a smaller one, in the store, too: that a newer version is there is no
@@ -159,6 +136,22 @@ pub struct Prepared {
     /// Views whose table holds no row (it is new, or somebody emptied it) or was lost and made anew
     /// since, whatever it holds. The pipeline owes such a table all rows the view has by now.
     pub empty: Vec<String>,
+    /// The name of each table's filling, by view: another one than before says that all rows of
+    /// before may be missing. None for a table that bears no mark.
+    pub fillings: BTreeMap<String, String>,
+}
+
+impl Prepared {
+    /// Takes note of a view's table that bears the mark of this pipeline.
+    pub(crate) fn marked(&mut self, view: &str, standing: &Standing) {
+        let (Standing::Kept(filling) | Standing::New(filling)) = standing else {
+            return;
+        };
+        if let Standing::New(_) = standing {
+            self.empty.push(view.to_owned());
+        }
+        self.fillings.insert(view.to_owned(), filling.clone());
+    }
 }
 
 /// What [`Sink::write`] made of the rows.

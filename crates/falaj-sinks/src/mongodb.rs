@@ -41,7 +41,7 @@ use self::rows::Erased;
 use self::server::Server;
 use self::tables::Table;
 use crate::{
-    Inspection, Kind, Prepared, Retention, Selection, Sink, SinkConfig, SinkError, Written, now_us,
+    Inspection, Kind, Prepared, Selection, Sink, SinkConfig, SinkError, Terms, Written, now_us,
 };
 
 /// The word of `type = ".."`.
@@ -113,10 +113,10 @@ fn yes() -> bool {
 pub struct MongodbSink {
     address: Address,
     create: bool,
-    retention: Retention,
+    terms: Terms,
     erased: Erased,
     open: Option<Open>,
-    /// Views whose collections are marked as this sink's owner's.
+    /// Views whose collections bear this pipeline's mark.
     ours: HashSet<String>,
     /// The view whose collection was found to be no longer the one that was prepared.
     lost: Option<String>,
@@ -136,13 +136,13 @@ impl MongodbSink {
     pub fn new(
         config: &MongodbConfig,
         base: &Path,
-        retention: Retention,
+        terms: impl Into<Terms>,
     ) -> Result<Self, SinkError> {
         let setting = |(key, cause)| SinkError::Setting { key, cause };
         Ok(Self {
             address: config.address(base).map_err(setting)?,
             create: config.create,
-            retention,
+            terms: terms.into(),
             erased: Erased::default(),
             open: None,
             ours: HashSet::new(),
@@ -173,35 +173,13 @@ impl Sink for MongodbSink {
         let server = self.server().await?;
         server.was_disturbed();
         let (tables, prepared) =
-            tables::prepare(&server, views, &self.retention, &self.ours, self.create).await?;
+            tables::prepare(&server, views, &self.terms, &self.ours, self.create).await?;
+        self.ours = tables.keys().cloned().collect();
         if let Some(open) = &mut self.open {
             open.tables = tables;
         }
         self.lost = None;
         Ok(prepared)
-    }
-
-    async fn refuse_foreign(
-        &mut self,
-        views: &[Arc<ViewInfo>],
-        owner: &str,
-    ) -> Result<(), SinkError> {
-        let server = self.server().await?;
-        tables::refuse_foreign(&server, views, owner).await
-    }
-
-    async fn claim(
-        &mut self,
-        views: &[Arc<ViewInfo>],
-        empty: &[String],
-        owner: &str,
-    ) -> Result<(), SinkError> {
-        let server = self.server().await?;
-        let none = HashMap::new();
-        let tables = self.open.as_ref().map_or(&none, |open| &open.tables);
-        tables::claim(&server, tables, views, empty, owner).await?;
-        self.ours = views.iter().map(|view| view.name.clone()).collect();
-        Ok(())
     }
 
     async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
@@ -264,7 +242,7 @@ impl Sink for MongodbSink {
 
     async fn inspect(&mut self, views: &[Arc<ViewInfo>]) -> Result<Inspection, SinkError> {
         let server = self.server().await?;
-        inspect::inspect(&server, views, &self.retention, self.create).await
+        inspect::inspect(&server, views, &self.terms.retention, self.create).await
     }
 
     async fn close(mut self: Box<Self>) -> Result<(), SinkError> {

@@ -9,7 +9,7 @@
 //! The state is behind a lock, not owned by the task that writes: a checkpoint must see it in the
 //! same instant as the views, even while the sink hangs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
 use std::sync::Arc;
@@ -170,8 +170,10 @@ struct State {
     offered: Place,
     /// From where rows of row views are missing; none where they are not.
     missing: Option<Place>,
-    /// Views whose table was found empty, and whose rows nobody has offered since.
+    /// Views whose table lacks rows of before, and whose rows nobody has offered since.
     owed: BTreeSet<String>,
+    /// The filling of each view's table that has, or has before it, everything but what is owed.
+    fillings: BTreeMap<String, String>,
     /// Rejects that nobody has taken yet.
     refused: Vec<Reject>,
     /// Number of the newest reject.
@@ -231,6 +233,33 @@ impl State {
         self.queue.push(update);
     }
 
+    /// Puts back what an earlier run had not got acknowledged; updates of views that this sink does
+    /// not take are dropped.
+    fn restore(&mut self, pending: Pending) {
+        let (updates, missing, complete) = pending.into_parts();
+        self.queue.put_back(updates);
+        self.missing = missing.filter(|_| self.queue.has_row_views());
+        self.fillings = complete;
+        self.settle();
+    }
+
+    /// Finds out which tables lack rows: those without any, and those that are another filling than
+    /// the one that was complete.
+    fn prepared(&mut self, prepared: Prepared) {
+        self.owed.extend(prepared.empty);
+        let names: Vec<_> = self.queue.names().cloned().collect();
+        for view in names {
+            let filling = prepared.fillings.get(&view);
+            let before = self.fillings.get(&view);
+            // A table without a mark is taken for the one it was.
+            if before.is_none() || filling.is_some_and(|filling| before != Some(filling)) {
+                self.owed.insert(view.clone());
+            }
+            self.fillings
+                .insert(view, filling.cloned().unwrap_or_default());
+        }
+    }
+
     /// Whether the store has everything.
     fn settled(&self) -> bool {
         let rows = self.rows() == 0 && self.missing.is_none() && self.owed.is_empty();
@@ -269,8 +298,9 @@ impl State {
 impl Outlet {
     /// Starts the task that prepares `views` in `sink` and writes what is offered of them. Must be
     /// called inside a tokio runtime. `name` is the sink's in the pipeline file, `offered` is where
-    /// the topic is read from. Whoever wants to know of faults at the start calls [`Sink::prepare`]
-    /// before, and passes on what it gave.
+    /// the topic is read from, and `pending` is what an earlier run had not got acknowledged; of views
+    /// that it does not call complete, all rows are owed. Whoever wants to know of faults at the start
+    /// calls [`Sink::prepare`] before, and passes on what it gave.
     #[must_use]
     pub fn new(
         name: &str,
@@ -278,6 +308,7 @@ impl Outlet {
         views: Vec<Arc<ViewInfo>>,
         prepared: Option<Prepared>,
         offered: Place,
+        pending: Pending,
         limits: Limits,
     ) -> Self {
         let name: Arc<str> = name.into();
@@ -301,14 +332,13 @@ impl Outlet {
             failures: 0,
             last_write_us: None,
         };
-        let state = State {
+        let is_prepared = prepared.is_some();
+        let mut state = State {
             queue: Queue::new(&views),
             offered,
             missing: None,
-            owed: prepared
-                .iter()
-                .flat_map(|p| p.empty.iter().cloned())
-                .collect(),
+            owed: BTreeSet::new(),
+            fillings: BTreeMap::new(),
             refused: Vec::new(),
             refused_number: 0,
             reading: None,
@@ -318,6 +348,10 @@ impl Outlet {
             write_rows: limits.write_rows_max.min(WRITE_ROWS_FIRST),
             status,
         };
+        state.restore(pending);
+        if let Some(prepared) = prepared {
+            state.prepared(prepared);
+        }
         let (state, changed) = (Mutex::new(state), Notify::new());
         let shared = Arc::new(Shared {
             name,
@@ -331,7 +365,7 @@ impl Outlet {
             shared: Arc::clone(&shared),
             sink,
             views,
-            prepared: prepared.is_some(),
+            prepared: is_prepared,
             retry_at: None,
             expire_at: Instant::now(),
             erasures: requests,
@@ -350,19 +384,6 @@ impl Outlet {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.shared.name
-    }
-
-    /// Puts back what an earlier run had not got acknowledged. To be called before anything is
-    /// offered; updates of views that this sink does not take are dropped.
-    pub fn restore(&self, pending: Pending) {
-        let mut guard = self.shared.state.lock();
-        let state = &mut *guard;
-        let (updates, missing) = pending.into_parts();
-        state.queue.put_back(updates);
-        state.missing = missing.filter(|_| state.queue.has_row_views());
-        state.settle();
-        drop(guard);
-        self.shared.changed.notify_waiters();
     }
 
     /// Adds updates, all at once, which are those of the records up to `to`; those of views that
@@ -400,7 +421,7 @@ impl Outlet {
         Ok(())
     }
 
-    /// Adds all rows of aggregate views whose table was empty, as [`Outlet::take_owed`] named them.
+    /// Adds all rows of aggregate views whose table lacks rows, as [`Outlet::take_owed`] named them.
     ///
     /// # Errors
     /// As [`Outlet::offer`].
@@ -500,7 +521,8 @@ impl Outlet {
         self.shared.state.lock().owed.extend(views);
     }
 
-    /// Views whose table was found empty since the last call: all rows they have by now are owed.
+    /// Views whose table was found to lack rows since the last call: all rows they have by now are
+    /// owed.
     #[must_use]
     pub fn take_owed(&self) -> BTreeSet<String> {
         std::mem::take(&mut self.shared.state.lock().owed)
@@ -519,8 +541,8 @@ impl Outlet {
         let state = &mut *guard;
         let mut updates = state.in_flight.clone();
         updates.extend(state.queue.updates().cloned());
-        let names = state.queue.names().cloned();
-        let complete = names.filter(|name| !state.owed.contains(name)).collect();
+        let mut complete = state.fillings.clone();
+        complete.retain(|view, _| !state.owed.contains(view));
         Pending::new(updates, state.missing.clone(), complete)
     }
 
@@ -789,7 +811,7 @@ impl Worker {
 
     async fn prepare(&mut self) -> Result<(), SinkError> {
         let prepared = self.sink.prepare(&self.views).await?;
-        self.shared.state.lock().owed.extend(prepared.empty);
+        self.shared.state.lock().prepared(prepared);
         self.prepared = true;
         self.shared.worked();
         self.shared.changed.notify_waiters();

@@ -5,7 +5,7 @@
 //! When rows coalesce they all take the newest version among them: a row that no later update
 //! touched is also the newest of its key at that version.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -281,13 +281,16 @@ pub struct Pending {
     updates: Vec<ViewUpdate>,
     /// From where rows of row views have to be read again.
     missing: Option<Place>,
-    /// Views of which the sink has, or has before it, everything; none where nobody said.
-    complete: Option<BTreeSet<String>>,
+    /// Views of which the sink has, or has before it, everything, with the name of the filling
+    /// that has it (empty where its table bears no mark).
+    complete: BTreeMap<String, String>,
 }
 
 /// First bytes of a saved [`Pending`]; the digit is the version of the form.
-const MAGIC: &[u8; 8] = b"falajpu3";
-/// Of the form that did not say what is complete.
+const MAGIC: &[u8; 8] = b"falajpu4";
+/// Of the form that said of no filling what is complete.
+const MAGIC_3: &[u8; 8] = b"falajpu3";
+/// Of the form that said nothing of what is complete.
 const MAGIC_2: &[u8; 8] = b"falajpu2";
 /// Of the form that said nothing but the updates.
 const MAGIC_1: &[u8; 8] = b"falajpu1";
@@ -298,7 +301,13 @@ const KEY: &str = "_key";
 #[derive(Serialize, Deserialize)]
 struct Opening {
     missing: Option<Place>,
-    complete: Option<BTreeSet<String>>,
+    complete: BTreeMap<String, String>,
+}
+
+/// The same in the third form.
+#[derive(Deserialize)]
+struct Opening3 {
+    missing: Option<Place>,
 }
 
 /// What stands before an update's rows.
@@ -315,19 +324,13 @@ impl Pending {
     pub(crate) fn new(
         updates: Vec<ViewUpdate>,
         missing: Option<Place>,
-        complete: BTreeSet<String>,
+        complete: BTreeMap<String, String>,
     ) -> Self {
         Self {
             updates,
             missing,
-            complete: Some(complete),
+            complete,
         }
-    }
-
-    /// Whether nothing is owed of a view but what is in here.
-    #[must_use]
-    pub fn is_complete(&self, view: &str) -> bool {
-        self.complete.as_ref().is_none_or(|all| all.contains(view))
     }
 
     /// The updates, each view's oldest first.
@@ -336,8 +339,8 @@ impl Pending {
         &self.updates
     }
 
-    pub(crate) fn into_parts(self) -> (Vec<ViewUpdate>, Option<Place>) {
-        (self.updates, self.missing)
+    pub(crate) fn into_parts(self) -> (Vec<ViewUpdate>, Option<Place>, BTreeMap<String, String>) {
+        (self.updates, self.missing, self.complete)
     }
 
     /// How many rows.
@@ -397,14 +400,20 @@ impl Pending {
         let cut = || saved("the bytes are cut");
         let damaged = |_| saved("a place is damaged");
         let (missing, complete, mut rest) = match bytes.split_first_chunk::<8>() {
-            Some((MAGIC_1, rest)) => (None, None, rest),
+            Some((MAGIC_1, rest)) => (None, BTreeMap::new(), rest),
             Some((MAGIC_2, rest)) => {
                 let (missing, rest) = text(rest).ok_or_else(cut)?;
                 (
                     serde_json::from_slice(missing).map_err(damaged)?,
-                    None,
+                    BTreeMap::new(),
                     rest,
                 )
+            }
+            Some((MAGIC_3, rest)) => {
+                let (opening, rest) = text(rest).ok_or_else(cut)?;
+                let opening = serde_json::from_slice(opening).map_err(damaged)?;
+                let Opening3 { missing } = opening;
+                (missing, BTreeMap::new(), rest)
             }
             Some((MAGIC, rest)) => {
                 let (opening, rest) = text(rest).ok_or_else(cut)?;
@@ -599,7 +608,7 @@ mod tests {
                 positions: falaj_record::Positions([(0, 7), (3, i64::MAX)].into()),
                 seen: b"anything".as_slice().into(),
             }),
-            [groups.name.clone()].into(),
+            [(groups.name.clone(), "f1".to_owned())].into(),
         );
         let bytes = pending.to_bytes().expect("updates have their columns");
         let back = Pending::from_bytes(&bytes, &views).expect("nothing changed");
@@ -609,7 +618,7 @@ mod tests {
         }
         assert_eq!((back.updates().len(), back.rows()), (2, 4));
         assert_eq!(back.missing, pending.missing);
-        assert!(back.is_complete("counts") && !back.is_complete("people"));
+        assert_eq!(back.complete, pending.complete);
         let none = Pending::default().to_bytes().expect("nothing to write");
         assert_eq!(Pending::from_bytes(&none, &[]).map(|p| p.rows()), Ok(0));
         let gone = Pending::from_bytes(&bytes, &[]).map(|p| p.rows());
@@ -620,7 +629,7 @@ mod tests {
     fn saved_updates_that_do_not_fit_are_refused() {
         let view = counts_view();
         let updates = vec![counts(&view, 1, [(Some("a"), 1)])];
-        let bytes = Pending::new(updates, None, BTreeSet::new()).to_bytes();
+        let bytes = Pending::new(updates, None, BTreeMap::new()).to_bytes();
         let bytes = bytes.expect("fits");
         let mut other = ViewInfo::clone(&view);
         other.columns[1].data_type = DataType::Float64;

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 
 use self::database::Database;
 use crate::{
-    Inspection, Kind, Places, Prepared, Retention, Selection, Sink, SinkConfig, SinkError, Written,
+    Inspection, Kind, Places, Prepared, Selection, Sink, SinkConfig, SinkError, Terms, Written,
     now_us,
 };
 
@@ -84,10 +84,11 @@ impl SqliteSink {
     /// # Panics
     /// Where the system gives no thread.
     #[must_use]
-    pub fn new(file: PathBuf, retention: Retention) -> Self {
+    pub fn new(file: PathBuf, terms: impl Into<Terms>) -> Self {
+        let terms = terms.into();
         let (jobs, queue) = mpsc::channel::<Job>();
         let work = move || {
-            let mut database = Database::new(file, retention);
+            let mut database = Database::new(file, terms);
             for job in queue {
                 job(&mut database);
             }
@@ -124,29 +125,6 @@ impl Sink for SqliteSink {
     async fn prepare(&mut self, views: &[Arc<ViewInfo>]) -> Result<Prepared, SinkError> {
         let views = views.to_vec();
         self.run(move |database| database.prepare(&views)).await
-    }
-
-    async fn refuse_foreign(
-        &mut self,
-        views: &[Arc<ViewInfo>],
-        owner: &str,
-    ) -> Result<(), SinkError> {
-        let views: Vec<_> = views.iter().map(|view| view.name.clone()).collect();
-        let owner = owner.to_owned();
-        self.run(move |database| database.refuse_foreign(&views, &owner))
-            .await
-    }
-
-    async fn claim(
-        &mut self,
-        views: &[Arc<ViewInfo>],
-        empty: &[String],
-        owner: &str,
-    ) -> Result<(), SinkError> {
-        let views: Vec<_> = views.iter().map(|view| view.name.clone()).collect();
-        let (empty, owner) = (empty.to_vec(), owner.to_owned());
-        self.run(move |database| database.claim(&views, &empty, &owner))
-            .await
     }
 
     async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {

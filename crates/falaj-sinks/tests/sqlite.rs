@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use falaj_record::{Column, Hint, Reason, Value, ViewInfo, ViewKind, ViewUpdate};
 use falaj_sinks::conformance::{Misfit, Outage, Store, StoredRow};
-use falaj_sinks::{Retention, Sink, SinkError, SqliteSink, Written};
+use falaj_sinks::{Retention, Sink, SinkError, SqliteSink, Terms, Written};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
 use tempfile::TempDir;
@@ -50,8 +50,8 @@ async fn new_store() -> Option<File> {
 
 #[async_trait]
 impl Store for File {
-    async fn sink_keeping(&self, retention: Retention) -> Box<dyn Sink> {
-        Box::new(SqliteSink::new(self.path(), retention))
+    async fn sink_on(&self, terms: Terms) -> Box<dyn Sink> {
+        Box::new(SqliteSink::new(self.path(), terms))
     }
 
     async fn rows(&self, view: &ViewInfo) -> Vec<StoredRow> {

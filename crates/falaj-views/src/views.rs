@@ -153,6 +153,15 @@ impl Views {
         self.list.iter().map(info).collect()
     }
 
+    /// For each view, by name, what changes with what it is computed by: its SQL, the fields it reads
+    /// with their types, and how late its records may be.
+    pub fn fingerprints(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.list.iter().map(|view| {
+            let common = view.common();
+            (common.info.name.as_str(), common.fingerprint.as_str())
+        })
+    }
+
     /// Takes records into all views.
     ///
     /// # Errors

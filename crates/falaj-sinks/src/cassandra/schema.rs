@@ -17,7 +17,7 @@ use super::table::{
     Fit, KEY, Layout, Order, Part, Stored, column_type, comment, made_by_falaj, quoted, table,
 };
 use super::{Consistency, Replication};
-use crate::{Prepared, Retention, SinkError, now_us};
+use crate::{Prepared, SinkError, Standing, Terms, now_us};
 
 /// Replicas of a keyspace that falaj makes, where there are as many nodes.
 const REPLICAS: usize = 3;
@@ -53,24 +53,35 @@ impl Connection {
         &self,
         making: &Making,
         views: &[Arc<ViewInfo>],
-        retention: &Retention,
+        terms: &Terms,
     ) -> Result<(Vec<Table>, Prepared), SinkError> {
         let layouts = layouts(views)?;
+        let standings = self.standings(making, views, terms).await?;
         let mut steps = self.keyspace_steps(making).await?;
         for (view, layout) in views.iter().zip(&layouts) {
-            let kept = retention.get(&view.name).copied();
+            let kept = terms.retention.get(&view.name).copied();
             steps.extend(self.table_steps(making, view, layout, kept).await?);
         }
         for Step { cql, what } in steps {
             self.run(cql, &what).await?;
         }
         let (mut tables, mut prepared) = (Vec::new(), Prepared::default());
-        for (view, layout) in views.iter().zip(layouts) {
-            let kept = retention.get(&view.name).copied();
+        for ((view, layout), standing) in views.iter().zip(layouts).zip(standings) {
+            let name = &view.name;
+            let kept = terms.retention.get(name).copied();
             let insert = self.insert_of(view, &layout, kept.is_some()).await?;
-            self.may_write(&view.name, &insert).await?;
-            if self.is_empty(&view.name, making.consistency).await? {
-                prepared.empty.push(view.name.clone());
+            self.may_write(name, &insert).await?;
+            match standing {
+                Some(standing) => {
+                    if let Standing::New(filling) = &standing {
+                        self.set_mark(name, &terms.mark(name, filling)).await?;
+                    }
+                    prepared.marked(name, &standing);
+                }
+                None if self.is_empty(name, making.consistency).await? => {
+                    prepared.empty.push(name.clone());
+                }
+                None => {}
             }
             tables.push(Table {
                 view: Arc::clone(view),
@@ -364,58 +375,48 @@ impl Connection {
         }
     }
 
-    /// Finds a table that is there, holds rows and is not marked as `owner`'s.
-    pub(super) async fn refuse_foreign(
+    /// What each view's table is to this pipeline, as its comment says; nothing where falaj may not
+    /// change tables.
+    async fn standings(
         &self,
         making: &Making,
         views: &[Arc<ViewInfo>],
-        owner: &str,
-    ) -> Result<(), SinkError> {
+        terms: &Terms,
+    ) -> Result<Vec<Option<Standing>>, SinkError> {
         if !making.create {
-            return Ok(());
+            return Ok(vec![None; views.len()]);
         }
+        let mut standings = Vec::new();
+        let mut foreign = Vec::new();
         for view in views {
             let name = &view.name;
-            let Some(stored) = self.columns(name).await? else {
-                continue;
-            };
-            made_by_falaj(&self.access.store, name, &stored)?;
-            let of_owner = self.comment_of(name).await? == Some(mark(name, owner));
-            if !of_owner && !self.is_empty(name, making.consistency).await? {
-                return Err(self.foreign_rows(name));
+            let (mut holds_rows, mut comment) = (false, None);
+            if let Some(stored) = self.columns(name).await? {
+                made_by_falaj(&self.access.store, name, &stored)?;
+                holds_rows = !self.is_empty(name, making.consistency).await?;
+                comment = self.comment_of(name).await?;
             }
+            let about = about(name);
+            let mark = comment.as_ref().and_then(|text| text.strip_prefix(&about));
+            let standing = terms.standing(name, mark, holds_rows);
+            if standing == Standing::Foreign {
+                foreign.push(name.clone());
+            }
+            standings.push(Some(standing));
         }
-        Ok(())
-    }
-
-    fn foreign_rows(&self, table: &str) -> SinkError {
-        SinkError::ForeignRows {
-            table: table.to_owned(),
+        if foreign.is_empty() {
+            return Ok(standings);
+        }
+        Err(SinkError::ForeignRows {
+            tables: foreign,
             store: self.access.store.clone(),
-        }
+        })
     }
 
-    /// Marks empty tables as `owner`'s, in their comments, and looks at those of the others.
-    pub(super) async fn claim(
-        &self,
-        views: &[Arc<ViewInfo>],
-        empty: &[String],
-        owner: &str,
-    ) -> Result<(), SinkError> {
-        for view in views {
-            let name = &view.name;
-            let mark = mark(name, owner);
-            if self.comment_of(name).await?.as_ref() == Some(&mark) {
-                continue;
-            }
-            if !empty.contains(name) {
-                return Err(self.foreign_rows(name));
-            }
-            let place = table(&self.access.keyspace, name);
-            let cql = format!("ALTER TABLE {place} WITH comment = {}", text(&mark));
-            self.run(cql, &format!("change the table `{name}`")).await?;
-        }
-        Ok(())
+    async fn set_mark(&self, name: &str, mark: &str) -> Result<(), SinkError> {
+        let (place, comment) = (table(&self.access.keyspace, name), about(name) + mark);
+        let cql = format!("ALTER TABLE {place} WITH comment = {}", text(&comment));
+        self.run(cql, &format!("change the table `{name}`")).await
     }
 
     async fn comment_of(&self, table: &str) -> Result<Option<String>, SinkError> {
@@ -437,9 +438,9 @@ pub(super) fn layouts(views: &[Arc<ViewInfo>]) -> Result<Vec<Layout>, SinkError>
     views.iter().map(|view| Layout::of(view)).collect()
 }
 
-/// What stands with a view's table that holds rows of `owner`.
-fn mark(view: &str, owner: &str) -> String {
-    format!("{}, rows of {owner}", comment(view))
+/// What stands before the mark in the comment of a view's table.
+fn about(view: &str) -> String {
+    format!("{}, rows of ", comment(view))
 }
 
 /// A text as CQL takes it.

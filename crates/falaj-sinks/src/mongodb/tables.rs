@@ -13,7 +13,7 @@ use super::NAME;
 use super::cells::{Cells, declared};
 use super::fault::{Fault, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND};
 use super::server::{Server, documents};
-use crate::{Prepared, Retention, SinkError, now_us};
+use crate::{Prepared, Retention, SinkError, Standing, Terms, now_us};
 
 /// The collection that says which others falaj made.
 const REGISTER: &str = "_falaj";
@@ -76,8 +76,8 @@ struct Entry {
     columns: Vec<(String, String)>,
     /// Retention that `_expires` was made with.
     kept_ms: Option<i64>,
-    /// Whose rows it holds.
-    owner: Option<String>,
+    /// Whose rows it holds, and of which filling.
+    mark: Option<String>,
     /// The server's mark of the collection, where it gives one. A collection that is dropped and
     /// made again by the next row has another.
     uuid: Option<Binary>,
@@ -89,7 +89,7 @@ impl Entry {
         Self {
             columns: columns.iter().map(owned).collect(),
             kept_ms: retention.get(&view.name).map(|kept| millis(*kept)),
-            owner: None,
+            mark: None,
             uuid: None,
         }
     }
@@ -102,7 +102,7 @@ impl Entry {
         Self {
             columns: documents(document, "columns").map(column).collect(),
             kept_ms: document.get_i64("retention_ms").ok(),
-            owner: document.get_str("owner").ok().map(str::to_owned),
+            mark: document.get_str("owner").ok().map(str::to_owned),
             uuid: uuid(document),
         }
     }
@@ -116,8 +116,8 @@ impl Entry {
             "columns": columns,
             "retention_ms": self.kept_ms,
         };
-        if let Some(owner) = &self.owner {
-            document.insert("owner", owner);
+        if let Some(mark) = &self.mark {
+            document.insert("owner", mark);
         }
         if let Some(uuid) = &self.uuid {
             document.insert("uuid", uuid.clone());
@@ -238,24 +238,28 @@ impl Found {
 pub(super) async fn prepare(
     server: &Server,
     views: &[Arc<ViewInfo>],
-    retention: &Retention,
+    terms: &Terms,
     ours: &HashSet<String>,
     create: bool,
 ) -> Result<(HashMap<String, Table>, Prepared), SinkError> {
-    let found = look(server, views, retention, ours).await?;
+    let found = look(server, views, &terms.retention, ours).await?;
     // Everything is looked at before anything is changed.
+    let standings = standings(server, views, &found, terms).await?;
     for (view, found) in views.iter().zip(&found) {
         if let Some(error) = unusable(server, view, found, create).into_iter().next() {
             return Err(error);
         }
     }
     let mut tables = HashMap::new();
-    let mut empty = Vec::new();
-    for (view, found) in views.iter().zip(&found) {
-        let uuid = evolve(server, view, found, create).await?;
-        if found.anew || is_empty(server, &view.name).await? {
-            empty.push(view.name.clone());
-        }
+    let mut prepared = Prepared::default();
+    for ((view, found), standing) in views.iter().zip(&found).zip(&standings) {
+        let name = &view.name;
+        let mark = match standing {
+            Standing::New(filling) => Some(terms.mark(name, filling)),
+            _ => found.entry.as_ref().and_then(|entry| entry.mark.clone()),
+        };
+        let uuid = evolve(server, view, found, mark, create).await?;
+        prepared.marked(name, standing);
         let names = view
             .columns
             .iter()
@@ -265,70 +269,44 @@ pub(super) async fn prepare(
             names: names
                 .collect::<Result<_, _>>()
                 .map_err(|_| unfit(view, "a column's name holds a zero".into()))?,
-            kept: retention.get(&view.name).copied(),
+            kept: terms.retention.get(name).copied(),
             uuid,
         };
-        tables.insert(view.name.clone(), table);
+        tables.insert(name.clone(), table);
     }
-    Ok((tables, Prepared { empty }))
+    Ok((tables, prepared))
 }
 
-/// Finds a collection in the register that holds rows and is not marked as `owner`'s.
-pub(super) async fn refuse_foreign(
+/// What each collection is to this pipeline.
+async fn standings(
     server: &Server,
     views: &[Arc<ViewInfo>],
-    owner: &str,
-) -> Result<(), SinkError> {
-    let names: Vec<_> = views.iter().map(|view| view.name.as_str()).collect();
-    if names.is_empty() {
-        return Ok(());
-    }
-    let entries = entries(server, &names).await?;
-    for name in names {
-        let Some(entry) = entries.get(name) else {
-            continue;
+    found: &[Found],
+    terms: &Terms,
+) -> Result<Vec<Standing>, SinkError> {
+    let mut standings = Vec::new();
+    let mut foreign = Vec::new();
+    for (view, found) in views.iter().zip(found) {
+        let (name, entry) = (&view.name, found.entry.as_ref());
+        let mark = entry.and_then(|entry| entry.mark.as_deref());
+        // Rows without an entry are this sink's own, from after a loss: they are removed.
+        let holds_rows = entry.is_some() && found.made.is_some() && !is_empty(server, name).await?;
+        let standing = match terms.standing(name, mark, holds_rows) {
+            Standing::Kept(_) if found.anew => Standing::begin(),
+            standing => standing,
         };
-        if entry.owner.as_deref() != Some(owner) && !is_empty(server, name).await? {
-            return Err(foreign_rows(server, name));
+        if standing == Standing::Foreign {
+            foreign.push(name.clone());
         }
+        standings.push(standing);
     }
-    Ok(())
-}
-
-/// Marks empty collections as `owner`'s, in the register, and looks at those of the others.
-pub(super) async fn claim(
-    server: &Server,
-    tables: &HashMap<String, Table>,
-    views: &[Arc<ViewInfo>],
-    empty: &[String],
-    owner: &str,
-) -> Result<(), SinkError> {
-    let names: Vec<_> = views.iter().map(|view| view.name.as_str()).collect();
-    if names.is_empty() {
-        return Ok(());
+    if foreign.is_empty() {
+        return Ok(standings);
     }
-    let entries = entries(server, &names).await?;
-    for name in names {
-        let entry = entries.get(name);
-        let uuid = tables.get(name).and_then(|table| table.uuid.as_ref());
-        if entry.is_some_and(|entry| entry.owner.as_deref() == Some(owner)) {
-            if !others(entry.and_then(|entry| entry.uuid.as_ref()), uuid) {
-                continue;
-            }
-        } else if !empty.iter().any(|view| view == name) || !is_empty(server, name).await? {
-            // One that is to be filled anew may hold rows all the same.
-            return Err(foreign_rows(server, name));
-        }
-        let mut set = doc! { "owner": owner };
-        if let Some(uuid) = uuid {
-            set.insert("uuid", uuid.clone());
-        }
-        let mark = doc! { "q": { "_id": name }, "u": { "$set": set } };
-        let command = doc! { "update": REGISTER, "updates": [mark] };
-        let what = format!("write the collection `{REGISTER}`");
-        server.change(command, &what).await?;
-    }
-    Ok(())
+    Err(SinkError::ForeignRows {
+        tables: foreign,
+        store: server.store.clone(),
+    })
 }
 
 /// Removes a view's collection; one that falaj may not make anew is emptied.
@@ -486,9 +464,8 @@ pub(super) async fn look(
     let mut made = collections(server, &names).await?;
     let mut entries = entries(server, &names).await?;
     let mut all = Vec::new();
-    for (name, mut wanted) in names.into_iter().zip(wanted) {
+    for (name, wanted) in names.into_iter().zip(wanted) {
         let entry = entries.remove(name);
-        wanted.owner = entry.as_ref().and_then(|entry| entry.owner.clone());
         let made = made.remove(name);
         let mut there = Vec::new();
         let mut anew = false;
@@ -557,12 +534,13 @@ pub(super) fn unusable(
     errors
 }
 
-/// Brings a collection to where its view is, and gives its mark. Every step may be repeated, and
+/// Brings a collection to where its view is, and gives the server's name for it. Every step may be repeated, and
 /// the register is written last: a step that failed is found again.
 async fn evolve(
     server: &Server,
     view: &ViewInfo,
     found: &Found,
+    mark: Option<String>,
     create: bool,
 ) -> Result<Option<Binary>, SinkError> {
     let name = &view.name;
@@ -610,13 +588,9 @@ async fn evolve(
     if found.entry.is_some() && before != found.wanted.kept_ms {
         keep_for(server, name, found.wanted.kept_ms).await?;
     }
-    let owned = |entry: &&Entry| found.anew && entry.owner.is_some();
     let wanted = Entry {
-        // Until its owner claims it: to anybody else it stays the collection that lost its rows.
-        uuid: match found.entry.as_ref().filter(owned) {
-            Some(entry) => entry.uuid.clone(),
-            None => uuid.clone(),
-        },
+        mark,
+        uuid: uuid.clone(),
         ..found.wanted.clone()
     };
     if found.entry.as_ref() != Some(&wanted) {
@@ -808,13 +782,6 @@ fn unfit(view: &ViewInfo, cause: String) -> SinkError {
         view: view.name.clone(),
         kind: NAME,
         cause,
-    }
-}
-
-fn foreign_rows(server: &Server, table: &str) -> SinkError {
-    SinkError::ForeignRows {
-        table: table.to_owned(),
-        store: server.store.clone(),
     }
 }
 

@@ -23,6 +23,8 @@ struct Shelf {
     refuse: Mutex<Vec<String>>,
     /// Views that it says are empty when it is prepared.
     empty: Mutex<Vec<String>>,
+    /// Names of its tables' fillings, by view.
+    fillings: Mutex<BTreeMap<String, String>>,
     /// While it is set, a write needs a permit to go on.
     gate: Mutex<Option<Arc<Semaphore>>>,
 }
@@ -57,16 +59,11 @@ impl Sink for ShelfSink {
     }
 
     async fn prepare(&mut self, _: &[Arc<ViewInfo>]) -> Result<Prepared, SinkError> {
-        let empty = self.0.empty.lock().clone();
-        self.0.check().map(|()| Prepared { empty })
-    }
-
-    async fn refuse_foreign(&mut self, _: &[Arc<ViewInfo>], _: &str) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    async fn claim(&mut self, _: &[Arc<ViewInfo>], _: &[String], _: &str) -> Result<(), SinkError> {
-        Ok(())
+        let prepared = Prepared {
+            empty: self.0.empty.lock().clone(),
+            fillings: self.0.fillings.lock().clone(),
+        };
+        self.0.check().map(|()| prepared)
     }
 
     async fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
@@ -134,7 +131,17 @@ fn outlet(shelf: &Arc<Shelf>) -> Outlet {
     outlet_at(shelf, Place::default())
 }
 
+/// What an earlier run left that had everything acknowledged.
+fn nothing() -> Pending {
+    let complete = [counts_view(), people_view()].map(|view| (view.name.clone(), String::new()));
+    Pending::new(Vec::new(), None, complete.into())
+}
+
 fn outlet_at(shelf: &Arc<Shelf>, offered: Place) -> Outlet {
+    outlet_after(shelf, offered, nothing())
+}
+
+fn outlet_after(shelf: &Arc<Shelf>, offered: Place, pending: Pending) -> Outlet {
     let limits = Limits {
         person_rows_max: 4,
         person_bytes_max: 1 << 10,
@@ -147,6 +154,7 @@ fn outlet_at(shelf: &Arc<Shelf>, offered: Place) -> Outlet {
         vec![counts_view(), people_view()],
         None,
         offered,
+        pending,
         limits,
     )
 }
@@ -382,7 +390,8 @@ async fn a_sink_without_row_views_is_never_behind() {
     let shelf = Arc::<Shelf>::default();
     let views = vec![counts_view()];
     let limits = Limits::default();
-    let outlet = Outlet::new("local", shelf.sink(), views, None, Place::default(), limits);
+    let (offered, pending) = (Place::default(), nothing());
+    let outlet = Outlet::new("local", shelf.sink(), views, None, offered, pending, limits);
     outlet.read_again(place(0));
     outlet
         .offer(vec![people(&people_view(), 1, &["p1"])], place(9))
@@ -446,6 +455,45 @@ async fn a_store_that_lost_its_tables_is_owed_their_rows() {
     assert_eq!(shelf.counts().len(), 2);
 }
 
+/// A filling that was interrupted by a kill, a store that was another one for a while, a sink that
+/// was left out: the checkpoint says which filling has everything.
+#[tokio::test(start_paused = true)]
+async fn a_table_with_another_filling_than_the_complete_one_is_owed_everything() {
+    let shelf = Arc::<Shelf>::default();
+    let fill = |view: &str, filling: &str| {
+        shelf.fillings.lock().insert(view.into(), filling.into());
+    };
+    let both = || BTreeSet::from(["counts".to_owned(), "people".to_owned()]);
+    fill("counts", "c1");
+    fill("people", "p1");
+    let first = outlet_after(&shelf, Place::default(), Pending::default());
+    settle().await;
+    let killed_before = first.pending();
+    assert_eq!(first.take_owed(), both(), "nobody said what it was given");
+    let killed_later = first.pending();
+    let next = outlet_after(&shelf, Place::default(), killed_before);
+    settle().await;
+    assert_eq!(next.take_owed(), both(), "nothing of it was repaid");
+    let next = outlet_after(&shelf, Place::default(), killed_later);
+    settle().await;
+    assert_eq!(next.take_owed(), BTreeSet::new());
+    let complete = next.pending();
+    fill("counts", "c2");
+    let next = outlet_after(&shelf, Place::default(), complete);
+    assert_eq!(
+        next.take_owed(),
+        BTreeSet::new(),
+        "the store was not seen yet"
+    );
+    settle().await;
+    let owed = next.take_owed();
+    assert_eq!(owed, BTreeSet::from(["counts".to_owned()]));
+    next.owe(owed);
+    let next = outlet_after(&shelf, Place::default(), next.pending());
+    settle().await;
+    assert_eq!(next.take_owed(), BTreeSet::from(["counts".to_owned()]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_large_backlog_goes_out_in_bounded_writes() {
     let (shelf, view) = (Arc::<Shelf>::default(), counts_view());
@@ -496,8 +544,7 @@ async fn what_is_being_written_is_still_pending() {
         })
     );
     *shelf.gate.lock() = None;
-    let next = self::outlet(&shelf);
-    next.restore(outlet.pending());
+    let next = outlet_after(&shelf, Place::default(), outlet.pending());
     next.drained().await.expect("open");
     assert_eq!(
         shelf.counts(),
@@ -542,6 +589,7 @@ async fn views_that_the_sink_does_not_take_are_dropped() {
         vec![counts_view()],
         None,
         Place::default(),
+        nothing(),
         Limits::default(),
     );
     outlet
@@ -611,7 +659,7 @@ async fn kills_and_faults_at_any_moment_lose_nothing() {
         let mut outlet = self::outlet(&shelf);
         let mut expected = BTreeMap::new();
         let (mut at, mut version) = (0_i64, 0);
-        let mut checkpoint = (at, Pending::default().to_bytes().expect("nothing in it"));
+        let mut checkpoint = (at, nothing().to_bytes().expect("nothing in it"));
         while at < 300 {
             match random(14) {
                 0 => shelf.fail(Some(full())),
@@ -621,9 +669,9 @@ async fn kills_and_faults_at_any_moment_lose_nothing() {
                     checkpoint = (at, outlet.pending().to_bytes().expect("columns fit"));
                 }
                 5 if random(4) == 0 => {
-                    outlet = self::outlet_at(&shelf, place(checkpoint.0));
                     let pending = Pending::from_bytes(&checkpoint.1, &views);
-                    outlet.restore(pending.expect("what was saved can be read"));
+                    let pending = pending.expect("what was saved can be read");
+                    outlet = outlet_after(&shelf, place(checkpoint.0), pending);
                     at = checkpoint.0;
                 }
                 6 | 7 => read_on(&outlet, persons, &mut version, 20).await,

@@ -14,7 +14,7 @@ use rusqlite::{
 
 use super::cells::{Cells, declared};
 use super::{LOCK_WAIT, NAME};
-use crate::{Finding, Inspection, Prepared, Refused, Retention, SinkError, Written};
+use crate::{Finding, Inspection, Prepared, Refused, SinkError, Standing, Terms, Written};
 
 /// Statements kept ready: one a view, and some for tables.
 const STATEMENTS_KEPT: usize = 128;
@@ -31,7 +31,7 @@ const REGISTER: &str = "_falaj";
 /// A SQLite file, open or not.
 pub(super) struct Database {
     file: PathBuf,
-    retention: Retention,
+    terms: Terms,
     open: Option<Open>,
 }
 
@@ -48,18 +48,19 @@ struct Table {
 }
 
 impl Database {
-    pub(super) fn new(file: PathBuf, retention: Retention) -> Self {
+    pub(super) fn new(file: PathBuf, terms: Terms) -> Self {
         Self {
             file,
-            retention,
+            terms,
             open: None,
         }
     }
 
     pub(super) fn prepare(&mut self, views: &[Arc<ViewInfo>]) -> Result<Prepared, SinkError> {
-        let store = self.store();
+        let (store, terms) = (self.store(), self.terms.clone());
         let open = self.opened()?;
-        let mut empty = Vec::new();
+        let mut prepared = Prepared::default();
+        let mut foreign = Vec::new();
         let mut tables = HashMap::new();
         let failed = |e| failed(&store, &e);
         let transaction = open.begin().map_err(failed)?;
@@ -67,16 +68,33 @@ impl Database {
         if transaction.is_readonly(MAIN_DB).map_err(failed)? {
             return Err(SinkError::ReadOnly { store });
         }
+        make_register(&transaction).map_err(failed)?;
         for view in views {
+            let name = &view.name;
             let columns = declared_columns(view)?;
-            let sql = match stored_columns(&transaction, &view.name).map_err(failed)? {
-                None => create(&view.name, &columns),
-                Some(stored) => evolve(&store, view, &columns, &stored)?,
+            let stored = stored_columns(&transaction, name).map_err(failed)?;
+            let holds_rows = match &stored {
+                None => false,
+                Some(stored) => {
+                    made_by_falaj(&store, name, stored)?;
+                    !is_empty(&transaction, name).map_err(failed)?
+                }
+            };
+            let mark = mark_of(&transaction, name).map_err(failed)?;
+            let standing = terms.standing(name, mark.as_deref(), holds_rows);
+            if standing == Standing::Foreign {
+                foreign.push(name.clone());
+                continue;
+            }
+            let sql = match stored {
+                None => create(name, &columns),
+                Some(stored) => evolve(view, &columns, &stored)?,
             };
             transaction.execute_batch(&sql).map_err(failed)?;
-            if is_empty(&transaction, &view.name).map_err(failed)? {
-                empty.push(view.name.clone());
+            if let Standing::New(filling) = &standing {
+                set_mark(&transaction, name, &terms.mark(name, filling)).map_err(failed)?;
             }
+            prepared.marked(name, &standing);
             let upsert = upsert(&view.name, &columns);
             tables.insert(
                 view.name.clone(),
@@ -86,68 +104,14 @@ impl Database {
                 },
             );
         }
+        if !foreign.is_empty() {
+            // What was changed until here is not.
+            let tables = foreign;
+            return Err(SinkError::ForeignRows { tables, store });
+        }
         transaction.commit().map_err(failed)?;
         open.tables = tables;
-        Ok(Prepared { empty })
-    }
-
-    pub(super) fn refuse_foreign(
-        &mut self,
-        views: &[String],
-        owner: &str,
-    ) -> Result<(), SinkError> {
-        let store = self.store();
-        let failed = |e| failed(&store, &e);
-        let at = &self.opened()?.connection;
-        let marked = stored_columns(at, REGISTER).map_err(failed)?.is_some();
-        for view in views {
-            let Some(stored) = stored_columns(at, view).map_err(failed)? else {
-                continue;
-            };
-            made_by_falaj(&store, view, &stored)?;
-            let mark = if marked {
-                owner_of(at, view).map_err(failed)?
-            } else {
-                None
-            };
-            if mark.as_deref() != Some(owner) && !is_empty(at, view).map_err(failed)? {
-                return Err(SinkError::ForeignRows {
-                    table: view.clone(),
-                    store,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn claim(
-        &mut self,
-        views: &[String],
-        empty: &[String],
-        owner: &str,
-    ) -> Result<(), SinkError> {
-        let store = self.store();
-        let failed = |e| failed(&store, &e);
-        let transaction = self.opened()?.begin().map_err(failed)?;
-        let register = format!(
-            "CREATE TABLE IF NOT EXISTS {REGISTER} \
-             (\"view\" TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID"
-        );
-        transaction.execute_batch(&register).map_err(failed)?;
-        for view in views {
-            if empty.contains(view) {
-                let mark = format!("INSERT OR REPLACE INTO {REGISTER} VALUES (?1, ?2)");
-                transaction
-                    .execute(&mark, params![view, owner])
-                    .map_err(failed)?;
-            } else if owner_of(&transaction, view).map_err(failed)?.as_deref() != Some(owner) {
-                return Err(SinkError::ForeignRows {
-                    table: view.clone(),
-                    store,
-                });
-            }
-        }
-        transaction.commit().map_err(failed)
+        Ok(prepared)
     }
 
     pub(super) fn write(&mut self, updates: &[ViewUpdate]) -> Result<Written, SinkError> {
@@ -185,7 +149,7 @@ impl Database {
     pub(super) fn expire(&mut self, now_us: i64) -> Result<u64, SinkError> {
         let store = self.store();
         let failed = |e| failed(&store, &e);
-        let retention = self.retention.clone();
+        let retention = self.terms.retention.clone();
         let open = self.opened()?;
         let names: Vec<_> = open.tables.keys().cloned().collect();
         let mut rows = 0;
@@ -231,7 +195,8 @@ impl Database {
         for view in views {
             let columns = declared_columns(view)?;
             if let Some(stored) = stored_columns(&connection, &view.name).map_err(failed)?
-                && let Err(error) = evolve(&store, view, &columns, &stored)
+                && let Err(error) = made_by_falaj(&store, &view.name, &stored)
+                    .and_then(|()| evolve(view, &columns, &stored))
             {
                 found.findings.push(Finding::of(&error));
             }
@@ -480,13 +445,11 @@ fn made_by_falaj(store: &str, table: &str, stored: &[Stored]) -> Result<(), Sink
 
 /// Statements that add what is new and empty what the view no longer has.
 fn evolve(
-    store: &str,
     view: &ViewInfo,
     columns: &[(&str, &str)],
     stored: &[Stored],
 ) -> Result<String, SinkError> {
     let table = &view.name;
-    made_by_falaj(store, table, stored)?;
     let mut sql = String::new();
     for ((name, kind), column) in columns.iter().zip(&view.columns) {
         match find(stored, name) {
@@ -533,10 +496,22 @@ fn is_empty(at: &Connection, table: &str) -> rusqlite::Result<bool> {
         .map(|row| row.is_none())
 }
 
-/// Whose rows a table holds, where that was ever said.
-fn owner_of(at: &Connection, view: &str) -> rusqlite::Result<Option<String>> {
+fn make_register(at: &Connection) -> rusqlite::Result<()> {
+    at.execute_batch(&format!(
+        "CREATE TABLE IF NOT EXISTS {REGISTER} \
+         (\"view\" TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID"
+    ))
+}
+
+/// The mark of a table, where it ever got one.
+fn mark_of(at: &Connection, view: &str) -> rusqlite::Result<Option<String>> {
     let sql = format!("SELECT owner FROM {REGISTER} WHERE \"view\" = ?1");
     at.query_row(&sql, [view], |row| row.get(0)).optional()
+}
+
+fn set_mark(at: &Connection, view: &str, mark: &str) -> rusqlite::Result<()> {
+    let sql = format!("INSERT OR REPLACE INTO {REGISTER} VALUES (?1, ?2)");
+    at.execute(&sql, params![view, mark]).map(drop)
 }
 
 fn upsert(table: &str, columns: &[(&str, &str)]) -> String {

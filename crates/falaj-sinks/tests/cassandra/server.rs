@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use falaj_record::{Column, Reason, Value, ViewInfo, ViewKind, ViewUpdate, Window};
 use falaj_servers::{Cassandra, CassandraOptions};
 use falaj_sinks::conformance::{Misfit, Outage, Store, StoredRow};
-use falaj_sinks::{CassandraConfig, CassandraSink, Places, Retention, Sink, SinkError};
+use falaj_sinks::{CassandraConfig, CassandraSink, Places, Retention, Sink, SinkError, Terms};
 use futures::TryStreamExt;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
@@ -145,8 +145,8 @@ impl Keyspace {
         sink.expect("the settings can be used")
     }
 
-    pub fn sink_that_keeps(&self, retention: Retention) -> CassandraSink {
-        let sink = CassandraSink::new(&self.config(""), self.places(), retention);
+    pub fn sink_that_keeps(&self, terms: impl Into<Terms>) -> CassandraSink {
+        let sink = CassandraSink::new(&self.config(""), self.places(), terms);
         sink.expect("the settings can be used")
     }
 
@@ -225,8 +225,8 @@ async fn admin(server: &Cassandra) -> Session {
 
 #[async_trait]
 impl Store for Keyspace {
-    async fn sink_keeping(&self, retention: Retention) -> Box<dyn Sink> {
-        Box::new(self.sink_that_keeps(retention))
+    async fn sink_on(&self, terms: Terms) -> Box<dyn Sink> {
+        Box::new(self.sink_that_keeps(terms))
     }
 
     async fn rows(&self, view: &ViewInfo) -> Vec<StoredRow> {

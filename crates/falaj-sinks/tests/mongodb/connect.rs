@@ -5,7 +5,7 @@ use std::sync::Arc;
 use falaj_record::{Hint, Secret};
 use falaj_servers::{Certificates, Flavour, MongoOptions};
 use falaj_sinks::conformance::Store;
-use falaj_sinks::{MongodbConfig, MongodbSink, MongodbUri, Retention, Sink, SinkError};
+use falaj_sinks::{MongodbConfig, MongodbSink, MongodbUri, Retention, Sink, SinkError, Terms};
 use mongodb::bson::doc;
 
 use crate::store::{
@@ -56,7 +56,7 @@ async fn where_nobody_listens_it_says_so_and_may_try_again() {
             data: folder.path(),
         };
         config
-            .sink(places, &Retention::new())
+            .sink(places, &Terms::default())
             .expect("the settings can be used")
     };
     let short = "serverSelectionTimeoutMS=1500";

@@ -4,17 +4,25 @@
 use std::sync::Arc;
 
 use falaj_record::ViewInfo;
-use falaj_sinks::{Owned, Retention, Sink, SinkError};
+use falaj_sinks::{Sink, SinkError, Terms};
 use mongodb::bson::doc;
 
 use crate::store::{Database, counts, groups, new_store, people, persons, store_of_its_own};
 
 const OWNER: &str = "topic 1";
 
+fn sink_of(store: &Database, owner: &str) -> Box<dyn Sink> {
+    let owners = ["counts", "people"].map(|view| (view.to_owned(), owner.to_owned()));
+    let terms = Terms {
+        owners: owners.into(),
+        ..Terms::default()
+    };
+    store.sink_of(&store.config(), terms)
+}
+
 /// A sink of this owner that has written a row of each view.
-async fn written(store: &Database, views: &[Arc<ViewInfo>]) -> Owned {
-    let sink = store.sink_of(&store.config(), Retention::new());
-    let mut sink = Owned::new(sink, OWNER.into());
+async fn written(store: &Database, views: &[Arc<ViewInfo>]) -> Box<dyn Sink> {
+    let mut sink = sink_of(store, OWNER);
     sink.prepare(views).await.expect("prepared");
     let rows = [
         groups(&counts(), 1, &[("DE", 1), ("FR", 1)]),
@@ -57,10 +65,9 @@ async fn a_collection_that_was_dropped_while_falaj_was_away_is_filled_anew_by_it
     store.run(doc! { "drop": "counts" }).await;
     let newer = [groups(&counts(), 2, &[("DE", 2)])];
     sink.write(&newer).await.expect("nobody notices");
-    Box::new(sink).close().await.expect("closed");
+    sink.close().await.expect("closed");
     for (owner, is_owner) in [("topic 2", false), (OWNER, true)] {
-        let sink = store.sink_of(&store.config(), Retention::new());
-        let mut sink = Owned::new(sink, owner.into());
+        let mut sink = sink_of(&store, owner);
         // Whoever is refused leaves it to the owner to see that rows are missing.
         let prepared = sink.prepare(&views).await;
         if is_owner {
@@ -93,8 +100,7 @@ async fn a_database_that_was_dropped_is_filled_anew_and_nothing_of_a_person_stay
     assert!(is_loss(&error, "counts"), "{error}");
 
     // To anybody else they are somebody's.
-    let other = store.sink_of(&store.config(), Retention::new());
-    let mut other = Owned::new(other, OWNER.into());
+    let mut other = sink_of(&store, OWNER);
     let error = other.prepare(&views).await.expect_err("no word of falaj");
     assert!(matches!(error, SinkError::ForeignTable { .. }), "{error}");
     assert_eq!(store.documents("counts").await.len(), 1);

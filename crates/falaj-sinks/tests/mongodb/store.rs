@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use falaj_record::{Column, Reason, Secret, Value, ViewInfo, ViewKind, ViewUpdate};
 use falaj_servers::{Flavour, Mongo, MongoOptions, User};
 use falaj_sinks::conformance::{Misfit, Outage, Store, StoredRow};
-use falaj_sinks::{MongodbConfig, MongodbSink, MongodbUri, Retention, Selection, Sink, SinkError};
+use falaj_sinks::{
+    MongodbConfig, MongodbSink, MongodbUri, Retention, Selection, Sink, SinkError, Terms,
+};
 use mongodb::Client;
 use mongodb::bson::{Bson, Document, doc};
 use tempfile::TempDir;
@@ -118,8 +120,8 @@ impl Database {
         }
     }
 
-    pub fn sink_of(&self, config: &MongodbConfig, retention: Retention) -> Box<dyn Sink> {
-        let sink = MongodbSink::new(config, self.folder.path(), retention);
+    pub fn sink_of(&self, config: &MongodbConfig, terms: impl Into<Terms>) -> Box<dyn Sink> {
+        let sink = MongodbSink::new(config, self.folder.path(), terms);
         Box::new(sink.expect("the settings can be used"))
     }
 
@@ -206,8 +208,8 @@ pub fn with_option(uri: &str, option: &str) -> String {
 
 #[async_trait]
 impl Store for Database {
-    async fn sink_keeping(&self, retention: Retention) -> Box<dyn Sink> {
-        self.sink_of(&self.config(), retention)
+    async fn sink_on(&self, terms: Terms) -> Box<dyn Sink> {
+        self.sink_of(&self.config(), terms)
     }
 
     async fn rows(&self, view: &ViewInfo) -> Vec<StoredRow> {
@@ -433,7 +435,7 @@ pub async fn prepared_keeping(
     views: &[&Arc<ViewInfo>],
     retention: Retention,
 ) -> Box<dyn Sink> {
-    let mut sink = store.sink_keeping(retention).await;
+    let mut sink = store.sink_on(retention.into()).await;
     let views: Vec<_> = views.iter().map(|view| Arc::clone(view)).collect();
     sink.prepare(&views).await.expect("the database is ready");
     sink
