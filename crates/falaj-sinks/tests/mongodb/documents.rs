@@ -69,7 +69,8 @@ for index in db.everything.list_indexes():
 print(db.everything.count_documents({"paid": {"$gt": 12}, "minute": {"$lt": document["_expires"]}}))
 entry = db["_falaj"].find_one({"_id": "everything"})
 [listed] = db.list_collections(filter={"name": "everything"})
-print(entry.pop("uuid") == listed["info"]["uuid"], entry)
+owner, filling = entry.pop("owner").split(" ")
+print(entry.pop("uuid") == listed["info"]["uuid"], owner == "", len(filling), entry)
 "#,
     );
     let documented = r#"_id str ["DE",1]
@@ -93,7 +94,7 @@ _expires datetime 2052-05-19 00:00:00.001000
 {'nat': 1} None falaj_nat
 {'pid': 1} None falaj_pid
 1
-True {'_id': 'everything', 'made_by': 'falaj', 'columns': [{'name': 'nat', 'type': 'string'}, {'name': 'minute', 'type': 'date'}, {'name': 'pid', 'type': 'string'}, {'name': 'users', 'type': 'long'}, {'name': 'share', 'type': 'double'}, {'name': 'adult', 'type': 'bool'}, {'name': 'day', 'type': 'date'}, {'name': 'paid', 'type': 'decimal'}, {'name': 'sum', 'type': 'decimal'}, {'name': 'none', 'type': 'string'}], 'retention_ms': 864000000000}"#;
+True True 16 {'_id': 'everything', 'made_by': 'falaj', 'columns': [{'name': 'nat', 'type': 'string'}, {'name': 'minute', 'type': 'date'}, {'name': 'pid', 'type': 'string'}, {'name': 'users', 'type': 'long'}, {'name': 'share', 'type': 'double'}, {'name': 'adult', 'type': 'bool'}, {'name': 'day', 'type': 'date'}, {'name': 'paid', 'type': 'decimal'}, {'name': 'sum', 'type': 'decimal'}, {'name': 'none', 'type': 'string'}], 'retention_ms': 864000000000}"#;
     let sorted = |text: &str| {
         // Servers list indexes in orders of their own.
         let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
