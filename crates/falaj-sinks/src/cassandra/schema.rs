@@ -71,6 +71,8 @@ impl Connection {
             let kept = terms.retention.get(name).copied();
             let insert = self.insert_of(view, &layout, kept.is_some()).await?;
             self.may_write(name, &insert).await?;
+            // A table that was just made is read, too: there may be too few nodes for it.
+            let empty = self.is_empty(name, making.consistency).await?;
             match standing {
                 Some(standing) => {
                     if let Standing::New(filling) = &standing {
@@ -78,9 +80,7 @@ impl Connection {
                     }
                     prepared.marked(name, &standing);
                 }
-                None if self.is_empty(name, making.consistency).await? => {
-                    prepared.empty.push(name.clone());
-                }
+                None if empty => prepared.empty.push(name.clone()),
                 None => {}
             }
             tables.push(Table {

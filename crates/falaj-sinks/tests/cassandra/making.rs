@@ -349,6 +349,10 @@ async fn missing_rights_are_found_and_told() {
         error.to_string().contains("read the table `users`"),
         "{error}"
     );
+    keyspace
+        .cql(&format!("GRANT SELECT ON TABLE {name}.users TO {name}"))
+        .await;
+    keyspace.rights_change().await;
     let columns = [
         ("pid", DataType::Utf8, true, false),
         ("nat", DataType::Utf8, false, true),
@@ -444,7 +448,8 @@ async fn files_are_kept_as_their_rows_live() {
             .unwrap_or_default();
         classes.push(class.rsplit('.').next().unwrap_or_default().to_owned());
         let comment = rows[0].columns[1].as_ref().and_then(CqlValue::as_text);
-        assert_eq!(comment, Some(&format!("view {table} of falaj")));
+        let about = format!("view {table} of falaj, rows of ");
+        assert!(comment.is_some_and(|comment| comment.starts_with(&about)));
     }
     assert_eq!(
         classes[..2],
