@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
@@ -231,8 +231,15 @@ impl Store for Keyspace {
 
     async fn rows(&self, view: &ViewInfo) -> Vec<StoredRow> {
         let statement = format!("SELECT * FROM {}.\"{}\"", self.name, view.name);
-        let pager = self.admin.query_iter(statement, ()).await;
-        let pager = pager.expect("the table can be read");
+        // The driver comes back to a server that was away later than the sink's.
+        let until = Instant::now() + Duration::from_mins(1);
+        let pager = loop {
+            match self.admin.query_iter(statement.as_str(), ()).await {
+                Ok(pager) => break pager,
+                Err(error) => assert!(Instant::now() < until, "the table can be read: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        };
         let names: Vec<String> = pager
             .column_specs()
             .iter()
