@@ -133,3 +133,11 @@ impl Failure {
         }
     }
 }
+
+/// One line, for a log.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let faults: Vec<_> = self.faults.iter().map(Fault::chain).collect();
+        f.write_str(&faults.join("; "))
+    }
+}

@@ -77,6 +77,8 @@ pub async fn run(line: Line, until: Until, stop: CancellationToken) -> Result<En
         if lease.still_held().await {
             return Err(failure);
         }
+        // Mostly its consequence. What was wrong besides comes again when this falaj is active again.
+        tracing::warn!(%failure, "the lease was lost");
         // Another one may be active by now: nothing more is written, and what was is in its view.
         derive.close().await;
         return Ok(Ended::Lost);
