@@ -5,8 +5,10 @@
 //! old row win. A ceiling is reserved on disk (with fsync) before any version up to it is given.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 use crate::state::State;
 
@@ -78,7 +80,7 @@ impl SharedClock {
     /// # Errors
     /// As [`VersionClock::next`].
     pub fn next(&self) -> io::Result<i64> {
-        let mut clock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clock = self.0.lock();
         clock.next()
     }
 }

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use falaj_record::{Ledger, Positions};
@@ -18,6 +17,7 @@ use falaj_serve::{
 use falaj_sinks::{OutletState, OutletStatus};
 use falaj_source::SourceState;
 use falaj_topic::PartitionOffsets;
+use parking_lot::Mutex;
 
 /// How often the status is renewed.
 pub const STATUS_EVERY: Duration = Duration::from_millis(500);
@@ -59,7 +59,7 @@ pub struct Notes(Mutex<Noted>);
 impl Notes {
     /// Writes something down.
     pub fn note<T>(&self, write: impl FnOnce(&mut Noted) -> T) -> T {
-        write(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        write(&mut self.0.lock())
     }
 
     /// A stage cannot go on for now; `None` says that it can again.
@@ -117,7 +117,7 @@ impl Inactive {
 
     /// Shows another state, and what is waited for; free of values.
     pub fn tell(&self, state: RunState, detail: Option<String>) {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = (state, detail);
+        *self.now.lock() = (state, detail);
         self.show();
     }
 
@@ -138,11 +138,7 @@ impl Inactive {
     }
 
     fn show(&self) {
-        let (state, detail) = self
-            .now
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let (state, detail) = self.now.lock().clone();
         let now = Time::now();
         self.hub.set_status(Status {
             pipeline: self.pipeline.clone(),

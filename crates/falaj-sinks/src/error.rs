@@ -1,4 +1,4 @@
-use falaj_record::Hint;
+use falaj_record::{Hint, ViewInfo};
 
 /// What can go wrong with a sink. No variant holds a value of a row: a driver's message may quote
 /// one, so only its code is kept.
@@ -172,6 +172,12 @@ pub enum SinkError {
 }
 
 impl SinkError {
+    /// An update has other columns than `view` had when it was prepared.
+    pub(crate) fn shape(view: &ViewInfo) -> Self {
+        let view = view.name.clone();
+        Self::Shape { view }
+    }
+
     /// Whether it may pass without anybody changing the pipeline file or the store: falaj starts
     /// all the same, and tries again.
     #[must_use]

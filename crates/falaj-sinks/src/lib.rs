@@ -219,6 +219,28 @@ impl Refused {
     }
 }
 
+/// Checks that an update fits `view` as a sink prepared it. Types are alike where the store `declared`
+/// them alike.
+///
+/// # Errors
+/// Where it has other columns, or a row without a key.
+fn check_shape(
+    view: &ViewInfo,
+    update: &ViewUpdate,
+    declared: fn(&DataType) -> Option<&'static str>,
+) -> Result<(), SinkError> {
+    let (columns, rows) = (&view.columns, &update.rows);
+    let fits =
+        update.view.columns == *columns
+            && rows.num_columns() == columns.len()
+            && update.keys.len() == rows.num_rows()
+            && update.keys.null_count() == 0
+            && rows.columns().iter().zip(columns).all(|(values, column)| {
+                declared(values.data_type()) == declared(&column.data_type)
+            });
+    fits.then_some(()).ok_or_else(|| SinkError::shape(view))
+}
+
 /// Bytes of a value: of texts as they are, eight of everything else.
 fn length(column: &ArrayRef, row: usize) -> u64 {
     match column.data_type() {

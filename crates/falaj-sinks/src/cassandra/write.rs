@@ -9,8 +9,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef};
-use falaj_record::{Column, Reason, ViewUpdate};
+use falaj_record::{Reason, ViewUpdate};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use hashbrown::{HashMap, HashSet};
@@ -28,7 +27,7 @@ use super::failure::Failure;
 use super::pace::Pace;
 use super::schema::Table;
 use super::table::declared;
-use crate::{Refused, SinkError, Written, length, now_us};
+use crate::{Refused, SinkError, Written, check_shape, length, now_us};
 
 /// Rows that go together at most, and about how many bytes of values: Cassandra warns of batches
 /// beyond 5 KiB and refuses those beyond 50 KiB, but for those of one partition, which are one
@@ -111,21 +110,8 @@ impl<'a> Portion<'a> {
     /// # Errors
     /// Where the update has other columns than the view had when it was prepared.
     pub(super) fn of(table: &'a Table, update: &'a ViewUpdate) -> Result<Self, SinkError> {
-        let shape = || SinkError::Shape {
-            view: table.view.name.clone(),
-        };
-        let (columns, rows) = (&table.view.columns, &update.rows);
-        let same = |(values, column): (&ArrayRef, &Column)| {
-            declared(values.data_type()) == declared(&column.data_type)
-        };
-        let fits = update.view.columns == *columns
-            && rows.num_columns() == columns.len()
-            && update.keys.len() == rows.num_rows()
-            && update.keys.null_count() == 0
-            && rows.columns().iter().zip(columns).all(same);
-        if !fits {
-            return Err(shape());
-        }
+        check_shape(&table.view, update, declared)?;
+        let shape = || SinkError::shape(&table.view);
         let sources = table.layout.columns.iter().map(|column| column.source);
         let cells = sources.map(|source| Cells::of(update, source).ok_or_else(shape));
         Ok(Self {

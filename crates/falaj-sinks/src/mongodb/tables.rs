@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::Array;
 use falaj_record::{Column, PID, ViewInfo, ViewUpdate};
 use mongodb::bson::raw::CString;
 use mongodb::bson::{Binary, Bson, Document, doc};
@@ -13,7 +12,7 @@ use super::NAME;
 use super::cells::{Cells, declared};
 use super::fault::{Fault, NAMESPACE_EXISTS, NAMESPACE_NOT_FOUND};
 use super::server::{Server, documents};
-use crate::{Prepared, Retention, SinkError, Standing, Terms, now_us};
+use crate::{Prepared, Retention, SinkError, Standing, Terms, check_shape, now_us};
 
 /// The collection that says which others falaj made.
 const REGISTER: &str = "_falaj";
@@ -48,23 +47,10 @@ pub(super) struct Table {
 impl Table {
     /// The columns of an update that fits the view.
     pub(super) fn cells<'a>(&self, update: &'a ViewUpdate) -> Result<Vec<Cells<'a>>, SinkError> {
-        let shape = || SinkError::Shape {
-            view: self.view.name.clone(),
-        };
-        let (columns, rows) = (&self.view.columns, &update.rows);
-        let fits = (Arc::ptr_eq(&update.view, &self.view) || update.view.columns == *columns)
-            && rows.num_columns() == columns.len()
-            && update.keys.len() == rows.num_rows()
-            && update.keys.null_count() == 0
-            && rows.columns().iter().zip(columns).all(|(values, column)| {
-                declared(values.data_type()) == declared(&column.data_type)
-            });
-        if !fits {
-            return Err(shape());
-        }
-        rows.columns()
-            .iter()
-            .map(|column| Cells::of(column).ok_or_else(shape))
+        check_shape(&self.view, update, declared)?;
+        let columns = update.rows.columns().iter();
+        columns
+            .map(|column| Cells::of(column).ok_or_else(|| SinkError::shape(&self.view)))
             .collect()
     }
 }

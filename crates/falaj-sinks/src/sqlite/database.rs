@@ -14,7 +14,9 @@ use rusqlite::{
 
 use super::cells::{Cells, declared};
 use super::{LOCK_WAIT, NAME};
-use crate::{Finding, Inspection, Prepared, Refused, SinkError, Standing, Terms, Written};
+use crate::{
+    Finding, Inspection, Prepared, Refused, SinkError, Standing, Terms, Written, check_shape,
+};
 
 /// Statements kept ready: one a view, and some for tables.
 const STATEMENTS_KEPT: usize = 128;
@@ -535,23 +537,10 @@ fn upsert(table: &str, columns: &[(&str, &str)]) -> String {
 
 impl Table {
     fn cells<'a>(&self, update: &'a ViewUpdate) -> Result<Vec<Cells<'a>>, SinkError> {
-        let shape = || SinkError::Shape {
-            view: self.view.name.clone(),
-        };
-        let (columns, rows) = (&self.view.columns, &update.rows);
-        let fits = (Arc::ptr_eq(&update.view, &self.view) || update.view.columns == *columns)
-            && rows.num_columns() == columns.len()
-            && update.keys.len() == rows.num_rows()
-            && update.keys.null_count() == 0
-            && rows.columns().iter().zip(columns).all(|(values, column)| {
-                declared(values.data_type()) == declared(&column.data_type)
-            });
-        if !fits {
-            return Err(shape());
-        }
-        rows.columns()
-            .iter()
-            .map(|column| Cells::of(column).ok_or_else(shape))
+        check_shape(&self.view, update, declared)?;
+        let columns = update.rows.columns().iter();
+        columns
+            .map(|column| Cells::of(column).ok_or_else(|| SinkError::shape(&self.view)))
             .collect()
     }
 }
