@@ -164,48 +164,54 @@ impl Document {
             }
             _ => self.place_of(&path.iter().map(String::as_str).collect::<Vec<_>>()),
         };
-        let table = path.split_last().map_or(String::new(), |(last, before)| {
-            let whole = if message.starts_with("unknown field") {
-                before
-            } else {
-                &path[..]
-            };
-            let _ = last;
-            if whole.is_empty() {
-                String::new()
-            } else {
-                format!(" in [{}]", whole.join("."))
-            }
-        });
-        let mut fault = match unknown_key(&message) {
-            Some((key, known)) => {
-                let fault = Fault::new(format!("unknown key `{key}`{table}"));
-                match nearest(key, &known) {
+        let within = |path: &[String]| match path {
+            [] => String::new(),
+            path => format!(" in [{}]", path.join(".")),
+        };
+        let mut fault = match Unknown::of(&message) {
+            Some(Unknown { word, known, field }) => {
+                // A name that chooses among tables is a key as well.
+                let key = field || path.last().is_some_and(|last| last == word);
+                let (what, table) = match path.split_last() {
+                    Some((_, table)) if key => ("key", within(table)),
+                    _ => ("value", within(&path)),
+                };
+                let fault = Fault::new(format!("unknown {what} `{word}`{table}"));
+                match nearest(word, &known) {
                     Some(near) => fault.hint(format!("did you mean `{near}`?")),
                     None if known.is_empty() => fault,
-                    None => fault.hint(format!("known keys here: {}", known.join(", "))),
+                    None => fault.hint(format!("known {what}s here: {}", known.join(", "))),
                 }
             }
-            None => Fault::new(format!("{}{table}", message.replace('\n', "; "))),
+            None => Fault::new(format!("{}{}", message.replace('\n', "; "), within(&path))),
         };
         fault.place = Some(place);
         Failure::usage(fault)
     }
 }
 
-/// The key and the known ones of serde's message "unknown field `x`, expected one of `a`, `b`".
-fn unknown_key(message: &str) -> Option<(&str, Vec<String>)> {
-    let rest = message
-        .strip_prefix("unknown field `")
-        .or_else(|| message.strip_prefix("unknown variant `"))?;
-    let (key, rest) = rest.split_once('`')?;
-    let known = rest
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect();
-    Some((key, known))
+/// A word that nothing knows, of serde's message "unknown field `x`, expected one of `a`, `b`".
+struct Unknown<'a> {
+    word: &'a str,
+    known: Vec<String>,
+    /// Whether it is a field; else it is a variant, which may be a key or a value.
+    field: bool,
+}
+
+impl<'a> Unknown<'a> {
+    fn of(message: &'a str) -> Option<Self> {
+        let (field, rest) = match message.strip_prefix("unknown field `") {
+            Some(rest) => (true, rest),
+            None => (false, message.strip_prefix("unknown variant `")?),
+        };
+        let (word, rest) = rest.split_once('`')?;
+        let known = rest.split('`').skip(1).step_by(2).map(str::to_owned);
+        Some(Self {
+            word,
+            known: known.collect(),
+            field,
+        })
+    }
 }
 
 /// The most similar of `known`, if it is similar enough to be meant.

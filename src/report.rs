@@ -170,6 +170,8 @@ pub struct Reporter {
     pipeline: String,
     started: Time,
     samples: VecDeque<Sample>,
+    /// How the source is doing, and since when.
+    source: (Working, Time),
 }
 
 impl Reporter {
@@ -179,6 +181,7 @@ impl Reporter {
             pipeline: pipeline.to_owned(),
             started,
             samples: VecDeque::new(),
+            source: (Working::Waiting, started),
         }
     }
 
@@ -191,6 +194,10 @@ impl Reporter {
     ) -> Status {
         let now = Time::now();
         let (kind, source) = source;
+        let state = source_state(source.state);
+        if self.source.0 != state {
+            self.source = (state, now);
+        }
         notes.note(|noted| {
             let mut counts: BTreeMap<String, u64> = [
                 ("source", source.records),
@@ -295,7 +302,7 @@ impl Reporter {
             None if name == "source" => (
                 source_state(source.state),
                 source_detail(source),
-                self.started,
+                self.source.1,
             ),
             None => (Working::Ok, None, self.started),
         };

@@ -52,6 +52,18 @@ fn every_mistake_is_named_with_its_place_and_a_next_step() {
             "unknown key `reteniton` in [topic] (falaj.toml:17:1)",
             "did you mean `retention`?",
         ),
+        (
+            "[source.http]",
+            "[source.htpp]",
+            "unknown key `htpp` in [source]",
+            "did you mean `http`?",
+        ),
+        (
+            "type = \"string\", class = \"quasi\"",
+            "type = \"string\", class = \"quasy\"",
+            "unknown value `quasy` in [fields.nat.class]",
+            "did you mean `quasi`?",
+        ),
         ("k = 5 ", "k = \"five\" ", "(falaj.toml:22:5)", ""),
         ("every   = \"5s\"", "every = 5", "(falaj.toml:11:9)", ""),
         (

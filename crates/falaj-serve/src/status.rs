@@ -299,10 +299,12 @@ impl Status {
                 since: None,
             }),
         };
+        let since = self.stages.iter().find(|s| s.name == "source");
+        let since = since.map(|stage| stage.since);
         let source = self
             .source
             .iter()
-            .map(|s| ("source", s.kind.as_str(), s.state, &s.detail, None));
+            .map(|s| ("source", s.kind.as_str(), s.state, &s.detail, since));
         let stages = self
             .stages
             .iter()

@@ -307,7 +307,7 @@ impl CassandraSink {
     /// The connection, made anew where the cluster no longer answers on it.
     async fn connected(&mut self) -> Result<&Connection, SinkError> {
         let open = match self.connection.take() {
-            Some(connection) if connection.answers().await => connection,
+            Some(connection) if connection.ping().await.is_ok() => connection,
             _ => Connection::open(self.access.clone()).await?,
         };
         Ok(self.connection.insert(open))
@@ -368,6 +368,13 @@ impl Sink for CassandraSink {
     async fn erase(&mut self, pid: &str) -> Result<u64, SinkError> {
         let written = self.making.consistency;
         self.connected().await?.erase(pid, written).await
+    }
+
+    async fn ping(&mut self) -> Result<(), SinkError> {
+        match &self.connection {
+            Some(connection) => connection.ping().await,
+            None => Ok(()),
+        }
     }
 
     async fn inspect(&mut self, views: &[Arc<ViewInfo>]) -> Result<Inspection, SinkError> {

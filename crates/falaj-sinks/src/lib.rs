@@ -116,6 +116,16 @@ pub trait Sink: Send {
         Ok(0)
     }
 
+    /// Asks a prepared store whether it is still there. Called while there is nothing to write, so
+    /// that a store that is away is known before rows wait for it. Where the store is a file there is
+    /// nobody to ask.
+    ///
+    /// # Errors
+    /// Where it does not answer; it has to be prepared again.
+    async fn ping(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// Looks at the store and changes nothing: which server and version it is, and what would keep
     /// these views from being written to it, or make them wrong.
     ///

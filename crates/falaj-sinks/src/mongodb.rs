@@ -161,6 +161,23 @@ impl MongodbSink {
         };
         Ok(Arc::clone(&self.open.insert(open).server))
     }
+
+    /// Checks that the collections are those that were prepared.
+    ///
+    /// # Errors
+    /// Where one is not: a server that was away may have come back without its data.
+    async fn check_kept(&mut self) -> Result<(), SinkError> {
+        let Some(Open { server, tables }) = &self.open else {
+            return Ok(());
+        };
+        if self.lost.is_none() && server.was_disturbed() {
+            self.lost = tables::lost(server, tables).await?;
+        }
+        match &self.lost {
+            Some(view) => Err(tables::loss(server, view)),
+            None => Ok(()),
+        }
+    }
 }
 
 #[async_trait]
@@ -195,14 +212,7 @@ impl Sink for MongodbSink {
             return Err(tables::loss(server, view));
         }
         let written = rows::write(server, tables, updates, &mut self.erased, now_us()).await?;
-        // A server that was away may have come back without its data.
-        if server.was_disturbed()
-            && let Some(view) = tables::lost(server, tables).await?
-        {
-            let error = tables::loss(server, &view);
-            self.lost = Some(view);
-            return Err(error);
-        }
+        self.check_kept().await?;
         Ok(written)
     }
 
@@ -238,6 +248,13 @@ impl Sink for MongodbSink {
             }
         }
         Ok(0)
+    }
+
+    async fn ping(&mut self) -> Result<(), SinkError> {
+        if let Some(Open { server, .. }) = &self.open {
+            server.hello().await?;
+        }
+        self.check_kept().await
     }
 
     async fn inspect(&mut self, views: &[Arc<ViewInfo>]) -> Result<Inspection, SinkError> {

@@ -37,6 +37,8 @@ const WRITE_ROWS_FIRST: usize = 8_192;
 const WRITE_ROWS_LEAST: usize = 256;
 /// How often a sink that removes what has expired by being asked is asked.
 const EXPIRE_EVERY: Duration = Duration::from_mins(1);
+/// How long a store may be left alone before it is asked whether it is there.
+const PING_AFTER: Duration = Duration::from_secs(10);
 
 /// Bounds of an outlet.
 #[derive(Debug, Clone, Copy)]
@@ -368,6 +370,7 @@ impl Outlet {
             prepared: is_prepared,
             retry_at: None,
             expire_at: Instant::now(),
+            ping_at: Instant::now() + PING_AFTER,
             erasures: requests,
             stop: stop.clone(),
         };
@@ -762,6 +765,8 @@ struct Worker {
     retry_at: Option<Instant>,
     /// When rows that have expired are removed next.
     expire_at: Instant,
+    /// When the store is asked whether it is there, unless it is used before.
+    ping_at: Instant,
     erasures: mpsc::Receiver<Erasure>,
     stop: CancellationToken,
 }
@@ -786,6 +791,7 @@ impl Worker {
                 Some(erasure) = self.erasures.recv() => self.erase(erasure).await,
                 () = self.shared.due(self.prepared, self.retry_at) => self.step().await,
                 () = tokio::time::sleep_until(self.expire_at), if self.prepared => self.expire().await,
+                () = tokio::time::sleep_until(self.ping_at), if self.prepared => self.ping().await,
             }
         }
         if let Err(error) = self.sink.close().await {
@@ -799,6 +805,17 @@ impl Worker {
         } else {
             self.prepare().await
         };
+        self.used(result);
+    }
+
+    async fn ping(&mut self) {
+        let result = self.sink.ping().await;
+        self.used(result);
+    }
+
+    /// Takes note of how the store did.
+    fn used(&mut self, result: Result<(), SinkError>) {
+        self.ping_at = Instant::now() + PING_AFTER;
         self.retry_at = match result {
             Ok(()) => None,
             Err(error) => {

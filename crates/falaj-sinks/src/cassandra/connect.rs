@@ -149,11 +149,16 @@ impl Connection {
         })
     }
 
-    /// Whether the cluster still answers.
-    pub(super) async fn answers(&self) -> bool {
+    /// Asks whether the cluster still answers.
+    ///
+    /// # Errors
+    /// Where it does not, or not in time.
+    pub(super) async fn ping(&self) -> Result<(), SinkError> {
         let asked = self.rows::<(String,)>("SELECT release_version FROM system.local", ());
-        let answer = tokio::time::timeout(NODE_WAIT, asked).await;
-        answer.is_ok_and(|rows| rows.is_ok())
+        match tokio::time::timeout(NODE_WAIT, asked).await {
+            Ok(rows) => rows.map(drop),
+            Err(_) => Err(self.access.doing("answer").no_answer(NODE_WAIT)),
+        }
     }
 
     /// All rows of a query about the cluster itself.

@@ -112,6 +112,10 @@ impl Sink for ShelfSink {
         Ok((before - rows.len()) as u64)
     }
 
+    async fn ping(&mut self) -> Result<(), SinkError> {
+        self.0.check()
+    }
+
     async fn inspect(&mut self, _: &[Arc<ViewInfo>]) -> Result<Inspection, SinkError> {
         self.0.check().map(|()| Inspection::default())
     }
@@ -248,6 +252,25 @@ async fn a_store_may_come_up_after_the_pipeline() {
     shelf.fail(None);
     outlet.drained().await.expect("open");
     assert_eq!(shelf.counts().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_goes_while_there_is_nothing_to_write_is_missed_all_the_same() {
+    let shelf = Arc::<Shelf>::default();
+    let outlet = outlet(&shelf);
+    settle().await;
+    assert_eq!(outlet.status().state, OutletState::Ok);
+    shelf.fail(Some(full()));
+    tokio::time::sleep(PING_AFTER).await;
+    settle().await;
+    let status = outlet.status();
+    assert_eq!(status.state, OutletState::Failing);
+    assert!(status.error.is_some() && status.retry_at_ms.is_some());
+    shelf.fail(None);
+    tokio::time::sleep(Limits::default().retry_longest).await;
+    settle().await;
+    let status = outlet.status();
+    assert_eq!((status.state, status.error), (OutletState::Ok, None));
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,6 +45,28 @@ async fn where_nobody_answers_it_is_said_and_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_goes_is_noticed_while_there_is_nothing_to_write() {
+    let Some(keyspace) = alone().await else {
+        return;
+    };
+    let mut sink = keyspace.sink_with("");
+    sink.ping().await.expect("nothing was prepared");
+    prepare(&mut sink, &[&users()]).await;
+    sink.ping().await.expect("it is there");
+    let server = keyspace.server();
+    server.kill();
+    let error = sink.ping().await.expect_err("it is gone");
+    assert!(
+        matches!(error, SinkError::Unreachable { .. }) && error.passing(),
+        "{error}"
+    );
+    let restarted = tokio::task::spawn_blocking(move || server.restart());
+    restarted.await.expect("it starts");
+    prepare(&mut sink, &[&users()]).await;
+    sink.ping().await.expect("it is there again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_is_needed_and_missing_is_told() {
     let Some(keyspace) = new_store().await else {
         return;

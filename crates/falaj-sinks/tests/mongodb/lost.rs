@@ -113,23 +113,51 @@ async fn a_database_that_was_dropped_is_filled_anew_and_nothing_of_a_person_stay
     assert_eq!(sink.prepare(&views).await.expect("prepared").empty, [""; 0]);
 }
 
+/// Ends the store's server with all its data.
+fn end(store: &Database) {
+    store.mongo.kill();
+    let folder = store.mongo.folder();
+    std::fs::remove_dir_all(folder.join("data")).expect("it lets go of its data");
+    // The first user is gone as well.
+    let _ = std::fs::remove_file(folder.join("users.made"));
+}
+
+/// Starts the store's server again, with the sink's user.
+async fn restart(store: &Database) {
+    let mongo = Arc::clone(&store.mongo);
+    let restarted = tokio::task::spawn_blocking(move || mongo.restart());
+    restarted.await.expect("it starts");
+    let role = doc! { "role": "readWrite", "db": &store.name };
+    store.make_user("falaj", vec![role]).await;
+}
+
+#[tokio::test]
+async fn a_server_that_goes_and_comes_back_empty_is_noticed_while_there_is_nothing_to_write() {
+    let store = store_of_its_own().await;
+    let views = [counts(), people()];
+    let mut sink = written(&store, &views).await;
+    sink.ping().await.expect("it is there");
+    end(&store);
+    let error = sink.ping().await.expect_err("it is gone");
+    assert!(
+        matches!(error, SinkError::Unreachable { .. }) && error.passing(),
+        "{error}"
+    );
+    restart(&store).await;
+    let error = sink.ping().await.expect_err("rows are missing");
+    assert!(error.passing(), "{error}");
+    let prepared = sink.prepare(&views).await.expect("prepared");
+    assert_eq!(prepared.empty, ["counts", "people"]);
+    sink.ping().await.expect("it is there again");
+}
+
 #[tokio::test]
 async fn a_server_that_comes_back_empty_is_noticed_by_the_first_write() {
     let store = store_of_its_own().await;
     let views = [counts(), people()];
     let mut sink = written(&store, &views).await;
-    let mongo = Arc::clone(&store.mongo);
-    let restarted = tokio::task::spawn_blocking(move || {
-        mongo.kill();
-        let folder = mongo.folder();
-        std::fs::remove_dir_all(folder.join("data")).expect("it lets go of its data");
-        // The first user is gone as well.
-        let _ = std::fs::remove_file(folder.join("users.made"));
-        mongo.restart();
-    });
-    restarted.await.expect("it starts");
-    let role = doc! { "role": "readWrite", "db": &store.name };
-    store.make_user("falaj", vec![role]).await;
+    end(&store);
+    restart(&store).await;
     let newer = [groups(&counts(), 2, &[("DE", 2)])];
     let error = sink.write(&newer).await.expect_err("rows are missing");
     assert!(error.passing(), "{error}");
