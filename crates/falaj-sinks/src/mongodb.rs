@@ -252,7 +252,7 @@ impl Sink for MongodbSink {
 
     async fn ping(&mut self) -> Result<(), SinkError> {
         if let Some(Open { server, .. }) = &self.open {
-            server.hello().await?;
+            server.ping().await?;
         }
         self.check_kept().await
     }

@@ -19,6 +19,8 @@ use crate::SinkError;
 
 /// How long the answer to a command may take.
 const ANSWER_WAIT: Duration = Duration::from_mins(1);
+/// How long it may take where nothing is to be done.
+const PING_WAIT: Duration = Duration::from_secs(10);
 /// How long it may take where every document is looked at: an index, a column that is gone.
 const LONG_WAIT: Duration = Duration::from_mins(30);
 /// Times that a command is sent. Every command here may be repeated.
@@ -122,6 +124,14 @@ impl Server {
     /// What the server says about itself.
     pub(super) async fn hello(&self) -> Result<Document, Fault> {
         self.run_as_admin(rawdoc! { "hello": 1 }, "connect").await
+    }
+
+    /// Asks whether it is there.
+    pub(super) async fn ping(&self) -> Result<(), SinkError> {
+        let admin = self.client.database("admin");
+        let ping = rawdoc! { "ping": 1 };
+        self.run_on(&admin, &ping, "connect", PING_WAIT).await?;
+        Ok(())
     }
 
     /// Runs a command on the database `admin`.
