@@ -144,18 +144,19 @@ impl DataDir {
     }
 
     /// The master key of a pipeline: the one that `secret` names (relative to `base`), else the key file
-    /// here, made at the first start.
+    /// here, made at the first start: before there are `policies`.
     ///
     /// # Errors
-    /// Where it cannot be read or written, or is no key.
+    /// Where it cannot be read or written, is no key, or is gone.
     pub fn master_key(
         &self,
         secret: Option<&Secret>,
         base: &Path,
+        policies: &Policies,
     ) -> Result<[u8; KEY_BYTES], Failure> {
         match secret {
             Some(secret) => named_key(secret, base),
-            None => self.key_or_new(),
+            None => self.key_or_new(policies),
         }
     }
 
@@ -225,12 +226,21 @@ impl DataDir {
     /// The master key; made at the first start, and kept with mode 0600.
     ///
     /// # Errors
-    /// As [`DataDir::read_key`], and where it cannot be written.
-    fn key_or_new(&self) -> Result<[u8; KEY_BYTES], Failure> {
+    /// As [`DataDir::read_key`], and where it cannot be written, or records were cleared with one that
+    /// is gone: under a new key they would be somebody else's, one by one.
+    fn key_or_new(&self, policies: &Policies) -> Result<[u8; KEY_BYTES], Failure> {
         if let Some(key) = self.read_key()? {
             return Ok(key);
         }
         let path = self.key();
+        if !policies.known.is_empty() {
+            let what = "the key is gone that records of this pipeline were cleared with";
+            return Err(Failure::run(
+                Fault::new(format!("{what}: there is no `{}`", path.display())).hint(
+                    "restore it from a backup, or name it with `privacy.key`; without it, `falaj reset` starts anew",
+                ),
+            ));
+        }
         let write = || -> io::Result<[u8; KEY_BYTES]> {
             let mut fresh = [0; KEY_BYTES];
             File::open("/dev/urandom")?.read_exact(&mut fresh)?;
@@ -390,10 +400,11 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let dir = DataDir(tmp.path().join("p"));
         let _lock = dir.lock().unwrap();
-        let key = dir.key_or_new().unwrap();
+        let none = Policies { known: Vec::new() };
+        let key = dir.key_or_new(&none).unwrap();
         assert_ne!(key, [0; 32]);
         assert_eq!(
-            dir.key_or_new().unwrap(),
+            dir.key_or_new(&none).unwrap(),
             key,
             "a second start made another key"
         );
@@ -424,7 +435,8 @@ mod tests {
         let dir = DataDir(base.path().join("data"));
         let read = |text: &str| {
             fs::write(base.path().join("key"), text).unwrap();
-            dir.master_key(Some(&Secret::File("key".into())), base.path())
+            let (secret, none) = (Secret::File("key".into()), Policies { known: Vec::new() });
+            dir.master_key(Some(&secret), base.path(), &none)
         };
         assert_eq!(read(&format!("{}\n", "0f".repeat(32))).unwrap(), [15; 32]);
         for wrong in [

@@ -97,15 +97,15 @@ pub async fn open(
         log,
         lease,
     } = active;
-    let keys = Keys::new(&Key::new(
-        dir.master_key(plan.config.privacy.key.as_ref(), &plan.folder)?,
-    ));
+    let place = Arc::new(State::of(plan, dir)?);
+    let policies = Policies::open(&place)?;
+    let key = plan.config.privacy.key.as_ref();
+    let keys = Keys::new(&Key::new(dir.master_key(key, &plan.folder, &policies)?));
     let notes = Arc::new(Notes::default());
     let topic = broker
         .topic(&plan.config.topic)
         .await
         .map_err(|e| Failure::stage(&e))?;
-    let place = Arc::new(State::of(plan, dir)?);
     let unreadable_in = |what: &str, cause: io::Error| {
         Failure::run(Fault::new(format!("cannot read {what} in `{}`", place.place())).cause(cause))
     };
@@ -115,7 +115,7 @@ pub async fn open(
     kept.check(plan, topic.as_ref()).await?;
     let mut stood = kept.source();
     replay::settle(&mut stood, topic.as_ref()).await?;
-    let earlier = Policies::open(&place)?.with(plan.policy.declarations(), &place)?;
+    let earlier = policies.with(plan.policy.declarations(), &place)?;
 
     let source = open_source(plan, dir, &keys, &broker, stop).await?;
     let pseudonyms = Arc::new(KeyedPseudonyms::new(&keys));

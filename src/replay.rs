@@ -322,9 +322,9 @@ async fn replay_on(
         replayed: settle(&mut state, topic.as_ref()).await?,
         ..Tally::default()
     };
-    let keys = Keys::new(&Key::new(
-        dir.master_key(plan.config.privacy.key.as_ref(), &plan.folder)?,
-    ));
+    let policies = Policies::open(&place)?;
+    let key = plan.config.privacy.key.as_ref();
+    let keys = Keys::new(&Key::new(dir.master_key(key, &plan.folder, &policies)?));
     let opening = line::opening(plan, dir, broker, false, stop).await?;
     let source = falaj_source::reread(&plan.config.source, opening).await;
     let mut source = source.map_err(|e| Failure::stage(&e))?;
@@ -353,7 +353,7 @@ async fn replay_on(
         }
         return Ok(Replayed { tally, changed });
     }
-    Policies::open(&place)?.with(plan.policy.declarations(), &place)?;
+    policies.with(plan.policy.declarations(), &place)?;
     let at_end = ends(topic.as_ref()).await? == state.ends;
     let number = state.replays.begin(gate);
     // From here on a kill leaves a round that is settled later.

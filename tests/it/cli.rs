@@ -220,6 +220,32 @@ fn init_writes_a_file_that_passes_and_never_writes_over_one() {
     );
 }
 
+/// Under another key every record of the topic would be somebody else's.
+#[test]
+fn a_lost_key_is_told_and_no_other_one_made() {
+    let place = Workplace::new();
+    place.write(
+        "in.ndjson",
+        b"{\"nat\":\"DE\",\"email\":\"a@example.com\"}\n",
+    );
+    let pipeline = place.pipeline("[source.file]\npath = \"in.ndjson\"");
+    place.run_to_end(&pipeline, &[]);
+    let (key, kept) = (place.data().join("keys/master"), place.path().join("kept"));
+    std::fs::rename(&key, &kept).unwrap();
+    for _ in 0..2 {
+        let run = output(place.run_args(&pipeline, &["--until-caught-up"]));
+        let said = stderr(&run);
+        assert_eq!(run.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("keys/master") && said.contains("hint: restore it"),
+            "{said}"
+        );
+        assert!(!key.exists(), "another key was made");
+    }
+    std::fs::rename(&kept, &key).unwrap();
+    place.run_to_end(&pipeline, &[]);
+}
+
 #[test]
 fn reset_forgets_everything_and_asks_first() {
     let place = Workplace::new();
