@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use falaj_log::Log;
-use falaj_privacy::{Decoder, Gate, Key, KeyedPseudonyms, Keys, Publisher, PublisherState, Seen};
+use falaj_privacy::{Declarations, Decoder, Key, Keys, Publisher, PublisherState, Seen};
 use falaj_record::{Ledger, Positions};
 use falaj_serve::Hub;
 use falaj_sinks::Terms;
@@ -34,7 +34,6 @@ use crate::checkpoint::{Checkpoint, Checkpoints, Found, Head, SourceState};
 use crate::clock::{SharedClock, VersionClock, now_ms};
 use crate::data_dir::{DataDir, Lock, Policies};
 use crate::failure::{Failure, Fault};
-use crate::held::Decided;
 use crate::ingest::Requests;
 use crate::plan::{Plan, raw_topic};
 use crate::raw::RawTopics;
@@ -102,10 +101,8 @@ pub async fn open(
     let key = plan.config.privacy.key.as_ref();
     let keys = Keys::new(&Key::new(dir.master_key(key, &plan.folder, &policies)?));
     let notes = Arc::new(Notes::default());
-    let topic = broker
-        .topic(&plan.config.topic)
-        .await
-        .map_err(|e| Failure::stage(&e))?;
+    let topic = broker.topic(&plan.config.topic).await;
+    let topic = topic.map_err(|e| Failure::stage(&e))?;
     let unreadable_in = |what: &str, cause: io::Error| {
         Failure::run(Fault::new(format!("cannot read {what} in `{}`", place.place())).cause(cause))
     };
@@ -118,37 +115,14 @@ pub async fn open(
     let earlier = policies.with(plan.policy.declarations(), &place)?;
 
     let source = open_source(plan, dir, &keys, &broker, stop).await?;
-    let pseudonyms = Arc::new(KeyedPseudonyms::new(&keys));
-    let partitions = plan.config.topic.partitions;
-    // Each call names the part of the source that its records are of.
-    let of = source.kind().into();
-    let gate = Gate::new(Arc::clone(&plan.policy), pseudonyms, &keys, of, partitions);
-    let state = Arc::new(Mutex::new(stood));
-
-    let mut decoder = Decoder::new(Arc::clone(&plan.policy), &keys, &earlier);
-    if let Some(bytes) = kept.blob(SEEN) {
-        decoder.resume(serde_json::from_slice::<Seen>(bytes).map_err(|_| unreadable(SEEN))?);
-    }
-    let infos = plan.views.info();
     if let Some(desk) = source.desk() {
         hub.set_ingest(Arc::new(Requests(desk)));
     }
-    let (k, delta_k) = (plan.policy.k(), plan.policy.delta_k());
-    let publisher = match kept.blob(PUBLISHER) {
-        Some(bytes) => {
-            let state: PublisherState =
-                postcard::from_bytes(bytes).map_err(|_| unreadable(PUBLISHER))?;
-            Publisher::resume(k, delta_k, state, &infos)
-        }
-        None => Publisher::new(k, delta_k),
-    };
-    let positions = match kept.0 {
-        Some(_) => kept.positions(),
-        // Retention may have moved the start on before the first checkpoint was written.
-        None => starts(topic.as_ref())
-            .await
-            .map_err(|e| Failure::stage(&e))?,
-    };
+    let state = Arc::new(Mutex::new(stood));
+
+    let decoder = resume_decoder(plan, &kept, &keys, &earlier)?;
+    let publisher = resume_publisher(plan, &kept)?;
+    let positions = resume_positions(&kept, topic.as_ref()).await?;
     let clock =
         VersionClock::open(Arc::clone(&place)).map_err(|e| unreadable_in("the clock", e))?;
     let clock = SharedClock::new(clock);
@@ -160,17 +134,17 @@ pub async fn open(
         owners: owners(&keys, topic.as_ref(), &views),
     };
     let sinks = Outlets::open(plan, dir, &kept, &offered, &terms).await?;
-    for outlet in sinks.handles() {
-        let catch_up = CatchUp {
-            outlet,
-            broker: Arc::clone(&broker),
-            topic: plan.config.topic.name.clone(),
-            clock: clock.clone(),
-            policy: Arc::clone(&plan.policy),
-            keys: keys.clone(),
-            earlier: earlier.clone(),
-            views: Box::new(plan.row_views()),
-        };
+    let reading = |outlet| CatchUp {
+        outlet,
+        broker: Arc::clone(&broker),
+        topic: plan.config.topic.name.clone(),
+        clock: clock.clone(),
+        policy: Arc::clone(&plan.policy),
+        keys: keys.clone(),
+        earlier: earlier.clone(),
+        views: Box::new(plan.row_views()),
+    };
+    for catch_up in sinks.handles().into_iter().map(reading) {
         tokio::spawn(catch_up.run());
     }
     notes.note(|noted| {
@@ -196,7 +170,7 @@ pub async fn open(
         checkpoint_every: plan.config.pipeline.checkpoint.0,
         checkpoint_at: Instant::now(),
         idle_after: plan.config.pipeline.idle_after.0,
-        moved: (0..partitions.cast_signed())
+        moved: (0..plan.config.topic.partitions.cast_signed())
             .map(|p| (p, Instant::now()))
             .collect(),
         told_not_cleared: false,
@@ -204,17 +178,7 @@ pub async fn open(
     };
     derive.show_all()?;
     derive.repay(stop).await?;
-    let intake = Intake {
-        source,
-        gate,
-        keys,
-        topic,
-        names: BTreeMap::new(),
-        held: BTreeMap::new(),
-        decided: Decided::default(),
-        state,
-        notes: Arc::clone(&notes),
-    };
+    let intake = Intake::new(plan, source, keys, topic, state, Arc::clone(&notes));
     Ok(Line {
         intake,
         derive,
@@ -371,12 +335,47 @@ pub async fn opening(
     Ok(opening)
 }
 
+/// The decoder, with what it has seen of each source.
+fn resume_decoder(
+    plan: &Plan,
+    kept: &Kept,
+    keys: &Keys,
+    earlier: &[Declarations],
+) -> Result<Decoder, Failure> {
+    let mut decoder = Decoder::new(Arc::clone(&plan.policy), keys, earlier);
+    if let Some(bytes) = kept.blob(SEEN) {
+        let seen: Seen = serde_json::from_slice(bytes).map_err(|_| unreadable(SEEN))?;
+        decoder.resume(seen);
+    }
+    Ok(decoder)
+}
+
+/// The publisher, with the groups that it has shown.
+fn resume_publisher(plan: &Plan, kept: &Kept) -> Result<Publisher, Failure> {
+    let (k, delta_k) = (plan.policy.k(), plan.policy.delta_k());
+    let Some(bytes) = kept.blob(PUBLISHER) else {
+        return Ok(Publisher::new(k, delta_k));
+    };
+    let state: PublisherState = postcard::from_bytes(bytes).map_err(|_| unreadable(PUBLISHER))?;
+    let views = plan.views.info();
+    Ok(Publisher::resume(k, delta_k, state, &views))
+}
+
+/// Where the views are on the topic.
+async fn resume_positions(kept: &Kept, topic: &dyn Topic) -> Result<Positions, Failure> {
+    if kept.0.is_some() {
+        return Ok(kept.positions());
+    }
+    // Retention may have moved the start on before the first checkpoint was written.
+    starts(topic).await.map_err(|e| Failure::stage(&e))
+}
+
 /// The views with the checkpoint's state; those to be rebuilt from the topic as far as it goes back.
 async fn resume_views(
     plan: &Plan,
     kept: &Kept,
     keys: &Keys,
-    earlier: &[falaj_privacy::Declarations],
+    earlier: &[Declarations],
     topic: &dyn Topic,
 ) -> Result<Views, Failure> {
     let rebuild = &plan.rebuild;

@@ -105,7 +105,7 @@ pub fn ledger(stdout: &str) -> Ledger {
 /// The key file of a pipeline over a topic that [`crate::example::Example`] cleared.
 pub fn key_file(folder: &Path) -> PathBuf {
     let path = folder.join("key");
-    let digits: String = KEY.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = KEY.map(|byte| format!("{byte:02x}")).concat();
     fs::write(&path, digits).expect("there is room");
     path
 }

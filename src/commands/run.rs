@@ -94,7 +94,8 @@ pub async fn supervise(plan: Plan, terms: Terms, stop: &CancellationToken) -> Re
     };
     let inactive = Inactive::new(&hub, &plan.config.pipeline.name, started);
     let page = Page::open(&plan, &terms, &hub).await?;
-    let over = run_lines(plan, &terms, lock, stop, (&hub, &inactive, &page)).await;
+    let running = run_lines(plan, &terms, lock, stop, (&hub, &inactive, &page));
+    let over = Box::pin(running).await;
     page.close().await;
     match over? {
         Some(derive) => finish(&derive, terms.until).await,
@@ -227,7 +228,8 @@ async fn serve(
     let closing = CancellationToken::new();
     let reporting = tokio::spawn(reporting.run(closing.clone()));
     let listening = listener.map(|listener| tokio::spawn(listener.run(closing.clone())));
-    let over = pipeline::run(line, until, stop.clone()).await;
+    // All stages are in it: on the heap, callers stay small.
+    let over = Box::pin(pipeline::run(line, until, stop.clone())).await;
     closing.cancel();
     if let Some(listening) = listening
         && let Ok(Err(e)) = listening.await

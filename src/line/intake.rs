@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use falaj_privacy::{Cleared, Gate, Keys, Passage, source_identity};
+use falaj_privacy::{Cleared, Gate, KeyedPseudonyms, Keys, Passage, source_identity};
 use falaj_record::{At, Outbound, Positions, Src};
 use falaj_source::{Held, Outcome, Portion, Source};
 use falaj_topic::Topic;
@@ -17,26 +17,54 @@ use super::patience::{TOPIC_RETRY, patiently};
 use crate::checkpoint::SourceState;
 use crate::failure::{Failure, Fault};
 use crate::held::{self, Decided, part_name};
+use crate::plan::Plan;
 use crate::report::Notes;
 
 /// Source → gate → topic.
 pub struct Intake {
     pub source: Box<dyn Source>,
-    pub(super) gate: Gate,
-    pub(super) keys: Keys,
-    pub(super) topic: Arc<dyn Topic>,
+    gate: Gate,
+    keys: Keys,
+    topic: Arc<dyn Topic>,
     /// Identity of each part of the source.
-    pub(super) names: BTreeMap<i32, Arc<str>>,
+    names: BTreeMap<i32, Arc<str>>,
     /// For each part of the source that gave records: the highest position of it that each
     /// partition of the topic had at the start.
-    pub(super) held: BTreeMap<i32, BTreeMap<i32, u64>>,
+    held: BTreeMap<i32, BTreeMap<i32, u64>>,
     /// What was decided before the start of records that are read once more.
-    pub(super) decided: Decided,
-    pub(super) state: Arc<Mutex<SourceState>>,
+    decided: Decided,
+    state: Arc<Mutex<SourceState>>,
     pub notes: Arc<Notes>,
 }
 
 impl Intake {
+    /// The intake of a source that has not been resumed yet.
+    pub(super) fn new(
+        plan: &Plan,
+        source: Box<dyn Source>,
+        keys: Keys,
+        topic: Arc<dyn Topic>,
+        state: Arc<Mutex<SourceState>>,
+        notes: Arc<Notes>,
+    ) -> Self {
+        let pseudonyms = Arc::new(KeyedPseudonyms::new(&keys));
+        let partitions = plan.config.topic.partitions;
+        // Each call names the part of the source that its records are of.
+        let of = source.kind().into();
+        let gate = Gate::new(Arc::clone(&plan.policy), pseudonyms, &keys, of, partitions);
+        Self {
+            source,
+            gate,
+            keys,
+            topic,
+            names: BTreeMap::new(),
+            held: BTreeMap::new(),
+            decided: Decided::default(),
+            state,
+            notes,
+        }
+    }
+
     /// Waits until it is known which source this is, and sets it to go on where the last checkpoint
     /// or the topic says. False where falaj is to stop.
     ///

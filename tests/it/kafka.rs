@@ -200,11 +200,11 @@ fn topic_len(ledger: &Value) -> u64 {
 
 #[test]
 fn kill_9_of_the_broker_and_its_absence_lose_nothing() {
+    const RECORDS: u64 = 400_000;
     let Some(kafka) = Kafka::start(&KafkaOptions::default()) else {
         return;
     };
     let place = Workplace::new();
-    const RECORDS: u64 = 400_000;
     let records = people(&place, RECORDS, "broker");
     let pipeline = pipeline(&place, FILE, &kafka.brokers(), "it.broker");
     let running = Running::start(&place.run_args(&pipeline, &OFTEN));

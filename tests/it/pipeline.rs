@@ -1,5 +1,7 @@
 //! The line, end to end, on the embedded topic.
 
+use std::fmt::Write;
+
 use crate::harness::{Running, Workplace, assert_balanced, output, samples, stderr};
 
 #[test]
@@ -65,7 +67,8 @@ fn rejects_that_are_counted_are_not_looked_through_at_each_start() {
     let (mut counted, mut input) = (0, String::new());
     for run in 0..3 {
         let bad = "no record\n".repeat(run + 1);
-        input += &format!("{bad}{{\"nat\":\"DE\",\"email\":\"p{run}@example.com\"}}\n");
+        input += &bad;
+        writeln!(input, "{{\"nat\":\"DE\",\"email\":\"p{run}@example.com\"}}").unwrap();
         let input = place.write("input.ndjson", input.as_bytes());
         let done = crate::harness::falaj(place.run_args(&pipeline, &["--until-caught-up"]))
             .stdin(std::fs::File::open(input).unwrap())

@@ -77,6 +77,10 @@ fn record((value, offset): (Option<Bytes>, i32)) -> Record {
     }
 }
 
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "as a message has it, whose value may be missing"
+)]
 pub fn some(value: &Value) -> Option<Bytes> {
     Some(Bytes::from(serde_json::to_vec(value).unwrap()))
 }

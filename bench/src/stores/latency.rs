@@ -121,17 +121,19 @@ fn send(address: &str) -> Vec<(Instant, i64)> {
 
 /// Posts records with numbers from `first` on.
 fn post(address: &str, first: i64, count: i64) {
-    let lines: String = (first..first + count)
-        .map(|n| format!("{{\"n\":{n},\"id\":\"person-{n}\"}}\n"))
-        .collect();
+    let mut lines = Vec::new();
+    for n in first..first + count {
+        writeln!(lines, "{{\"n\":{n},\"id\":\"person-{n}\"}}").expect("memory takes it");
+    }
     let mut stream = TcpStream::connect(address).expect("it listens");
     write!(
         stream,
         "POST /ingest HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/x-ndjson\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{lines}",
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
         lines.len()
     )
     .expect("it takes requests");
+    stream.write_all(&lines).expect("it takes requests");
     let mut reply = String::new();
     stream.read_to_string(&mut reply).expect("it answers");
     assert!(reply.starts_with("HTTP/1.1 200"), "it is refused: {reply}");

@@ -61,6 +61,9 @@ pub async fn measure(
     )
 }
 
+/// A sink of a pipeline file, for each round.
+type SinkText<'a> = &'a dyn Fn(u32) -> String;
+
 /// What falaj itself takes with more and more sinks.
 fn costs(stores: &Stores, folder: &Path, file: &Path, records: u64, rounds: u32) -> String {
     let (nodes, uri) = (stores.cassandra.address(), stores.mongo.uri());
@@ -73,7 +76,7 @@ fn costs(stores: &Stores, folder: &Path, file: &Path, records: u64, rounds: u32)
             "type = \"mongodb\"\nuri = \"{uri}\"\ndatabase = \"line_{round}\"\nviews = {groups}"
         )
     };
-    let variants: [(&str, Vec<&dyn Fn(u32) -> String>); 3] = [
+    let variants: [(&str, Vec<SinkText<'_>>); 3] = [
         ("SQLite", vec![]),
         ("SQLite, Cassandra", vec![&cassandra]),
         (

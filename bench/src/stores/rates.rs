@@ -98,7 +98,7 @@ fn update(view: &Arc<ViewInfo>, people: &[Person], version: i64) -> ViewUpdate {
 /// The loop by hand.
 enum ByHand {
     Sqlite(Connection),
-    Cassandra(Session, PreparedStatement),
+    Cassandra(Box<Session>, PreparedStatement),
     Mongodb(mongodb::Database),
 }
 
@@ -132,7 +132,7 @@ impl ByHand {
             )
             .await
             .expect("the table is there");
-        Self::Cassandra(session, insert)
+        Self::Cassandra(Box::new(session), insert)
     }
 
     async fn mongodb(uri: &str) -> Self {

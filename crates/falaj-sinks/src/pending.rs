@@ -353,12 +353,13 @@ impl Pending {
     }
 
     /// As bytes: eight bytes of magic, the length of a JSON text (4 bytes, little endian) and the
-    /// text, which says where rows have to be read again from and which views are complete; then for each update the length of
-    /// a JSON head, the head, and its rows with their keys as an Arrow IPC stream. The people
-    /// behind the rows are not kept: no sink needs them.
+    /// text, which says where rows have to be read again from and which views are complete; then for
+    /// each update the length of a JSON head, the head, and its rows with their keys as an Arrow IPC
+    /// stream. The people behind the rows are not kept: no sink needs them.
     ///
     /// # Errors
     /// Where an update does not have the columns of its view.
+    #[expect(clippy::missing_panics_doc, reason = "its own words are always JSON")]
     pub fn to_bytes(&self) -> Result<Vec<u8>, SinkError> {
         let mut bytes = MAGIC.to_vec();
         let opening = serde_json::to_vec(&Opening {

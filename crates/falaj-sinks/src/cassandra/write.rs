@@ -137,29 +137,25 @@ impl<'a> RowRef<'a> {
         columns.map(|column| length(column, self.row)).sum()
     }
 
-    /// Seconds that it is kept from now on; none where its time is over.
-    fn ttl_s(self, now_us: i64, expiry_max_s: i64) -> Option<Option<i32>> {
-        let Some(kept) = self.portion.table.kept else {
-            return Some(None);
-        };
+    /// Microseconds that it is kept from now on, none of them where its time is over; nothing where it
+    /// is kept for ever.
+    fn left_us(self, now_us: i64) -> Option<i64> {
+        let kept = self.portion.table.kept?;
         let kept_us = i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
-        let left_us = self
-            .portion
-            .update
-            .version
-            .saturating_add(kept_us)
-            .saturating_sub(now_us)
-            // A version may be ahead of the clock; nothing is kept for longer because of that.
-            .min(kept_us);
-        if left_us <= 0 {
-            return None;
-        }
-        let left_s = left_us / 1_000_000 + i64::from(left_us % 1_000_000 > 0);
-        let left_s = left_s
+        let ends_us = self.portion.update.version.saturating_add(kept_us);
+        // A version may be ahead of the clock; nothing is kept for longer because of that.
+        Some(ends_us.saturating_sub(now_us).clamp(0, kept_us))
+    }
+
+    /// As whole seconds: what expires while it waits is gone a second later.
+    fn ttl_s(self, now_us: i64, expiry_max_s: i64) -> Option<i32> {
+        let left_us = self.left_us(now_us)?;
+        let whole = left_us / 1_000_000 + i64::from(left_us % 1_000_000 > 0);
+        let ttl = whole
             .min(TTL_MAX_S)
             .min(expiry_max_s.saturating_sub(now_us / 1_000_000))
             .max(1);
-        Some(Some(i32::try_from(left_s).unwrap_or(i32::MAX)))
+        Some(i32::try_from(ttl).unwrap_or(i32::MAX))
     }
 
     /// Why its key cannot be one, if so.
@@ -201,7 +197,6 @@ impl<'a> RowRef<'a> {
 /// with what [`Told`] knows it by.
 fn units<'a>(
     portions: &'a [Portion<'a>],
-    expiry_max_s: i64,
     told: &Told,
 ) -> (VecDeque<Unit<'a>>, Vec<(u64, Refused)>) {
     let now = now_us();
@@ -209,7 +204,7 @@ fn units<'a>(
     // The unit that a partition's next row goes to, and how many bytes it has.
     let mut open = HashMap::<(&str, Vec<u8>), (usize, u64)>::new();
     for row in newest(portions) {
-        if row.ttl_s(now, expiry_max_s).is_none() {
+        if row.left_us(now) == Some(0) {
             continue;
         }
         if let Some(fault) = row.key_fault() {
@@ -270,7 +265,7 @@ fn newest<'a>(portions: &'a [Portion<'a>]) -> Vec<RowRef<'a>> {
 
 impl Writer<'_> {
     pub(super) async fn write(&mut self, portions: &[Portion<'_>]) -> Result<Written, SinkError> {
-        let (mut waiting, keyless) = units(portions, self.expiry_max_s, self.told);
+        let (mut waiting, keyless) = units(portions, self.told);
         let mut refused = Vec::new();
         let (mut acknowledged, mut invalid) = (false, 0);
         let connection = self.connection;
@@ -375,8 +370,7 @@ async fn send<'a>(connection: &Connection, unit: Unit<'a>, expiry_max_s: i64) ->
     let now = now_us();
     let values = |row: &RowRef<'a>| Values {
         row: *row,
-        // What expires while it waits is gone a second later.
-        ttl_s: row.ttl_s(now, expiry_max_s).unwrap_or(Some(1)),
+        ttl_s: row.ttl_s(now, expiry_max_s),
     };
     let insert = &unit[0].portion.table.insert;
     let session = &connection.session;

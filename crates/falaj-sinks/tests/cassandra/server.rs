@@ -1,6 +1,7 @@
 //! A server for all tests, with a keyspace and a role for each; another one for those that end it.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -122,7 +123,7 @@ impl Keyspace {
             ("password", "{ file = 'password' }".into()),
         ] {
             if !more.contains(&format!("{key} =")) {
-                text += &format!("{key} = {value}\n");
+                writeln!(text, "{key} = {value}").expect("memory takes it");
             }
         }
         toml::from_str(&(text + more)).expect("the settings are right")
