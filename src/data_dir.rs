@@ -257,7 +257,7 @@ impl DataDir {
 }
 
 /// The policies that records in this data directory were cleared under, oldest first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Policies {
     known: Vec<Declarations>,
 }
@@ -400,7 +400,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let dir = DataDir(tmp.path().join("p"));
         let _lock = dir.lock().unwrap();
-        let none = Policies { known: Vec::new() };
+        let none = Policies::default();
         let key = dir.key_or_new(&none).unwrap();
         assert_ne!(key, [0; 32]);
         assert_eq!(
@@ -435,8 +435,8 @@ mod tests {
         let dir = DataDir(base.path().join("data"));
         let read = |text: &str| {
             fs::write(base.path().join("key"), text).unwrap();
-            let (secret, none) = (Secret::File("key".into()), Policies { known: Vec::new() });
-            dir.master_key(Some(&secret), base.path(), &none)
+            let secret = Secret::File("key".into());
+            dir.master_key(Some(&secret), base.path(), &Policies::default())
         };
         assert_eq!(read(&format!("{}\n", "0f".repeat(32))).unwrap(), [15; 32]);
         for wrong in [

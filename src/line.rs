@@ -79,6 +79,16 @@ pub fn close_ingest(plan: &Plan, hub: &Hub) {
     }
 }
 
+/// The keys of a plan's pipeline, made at its first start.
+///
+/// # Errors
+/// As [`DataDir::master_key`].
+pub fn keys(plan: &Plan, dir: &DataDir, policies: &Policies) -> Result<Keys, Failure> {
+    let named = plan.config.privacy.key.as_ref();
+    let key = dir.master_key(named, &plan.folder, policies)?;
+    Ok(Keys::new(&Key::new(key)))
+}
+
 /// Opens everything a plan names and takes up where the last run stopped.
 ///
 /// # Errors
@@ -98,8 +108,7 @@ pub async fn open(
     } = active;
     let place = Arc::new(State::of(plan, dir)?);
     let policies = Policies::open(&place)?;
-    let key = plan.config.privacy.key.as_ref();
-    let keys = Keys::new(&Key::new(dir.master_key(key, &plan.folder, &policies)?));
+    let keys = keys(plan, dir, &policies)?;
     let notes = Arc::new(Notes::default());
     let topic = broker.topic(&plan.config.topic).await;
     let topic = topic.map_err(|e| Failure::stage(&e))?;

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use falaj_privacy::{Gate, Key, KeyedPseudonyms, Keys, source_identity};
+use falaj_privacy::{Gate, KeyedPseudonyms, source_identity};
 use falaj_record::{At, Positions, Reject, SourceLedger};
 use falaj_source::Reread;
 use falaj_topic::Topic;
@@ -323,8 +323,7 @@ async fn replay_on(
         ..Tally::default()
     };
     let policies = Policies::open(&place)?;
-    let key = plan.config.privacy.key.as_ref();
-    let keys = Keys::new(&Key::new(dir.master_key(key, &plan.folder, &policies)?));
+    let keys = line::keys(plan, dir, &policies)?;
     let opening = line::opening(plan, dir, broker, false, stop).await?;
     let source = falaj_source::reread(&plan.config.source, opening).await;
     let mut source = source.map_err(|e| Failure::stage(&e))?;

@@ -232,7 +232,7 @@ impl Reporter {
                 stages: stages.into(),
                 source: Some(SourceStatus {
                     kind: kind.to_owned(),
-                    state: source_state(source.state),
+                    state: self.source.0,
                     detail: source_detail(source),
                     retry_at: source.retry_at_ms.map(|ms| Time(ms * 1000)),
                     records_total: source.records,
@@ -299,11 +299,10 @@ impl Reporter {
     ) -> StageStatus {
         let (state, detail, since) = match noted.failing.get(name) {
             Some((why, since)) => (Working::Failing, Some(why.clone()), *since),
-            None if name == "source" => (
-                source_state(source.state),
-                source_detail(source),
-                self.source.1,
-            ),
+            None if name == "source" => {
+                let (state, since) = self.source;
+                (state, source_detail(source), since)
+            }
             None => (Working::Ok, None, self.started),
         };
         let name = name.to_owned();

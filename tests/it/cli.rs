@@ -1,6 +1,6 @@
 //! What a person reads: messages, hints, exit codes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::harness::{Workplace, output, repository, stderr, stdout};
 
@@ -164,14 +164,19 @@ fn a_missing_file_a_wrong_option_and_a_missing_command_are_usage_errors() {
     assert_eq!(run.status.code(), Some(2), "{}", stderr(&run));
 }
 
-#[test]
-fn a_port_in_use_and_an_unusable_data_directory_fail_with_a_hint() {
-    let place = Workplace::new();
+/// A pipeline that reads one record of a file.
+fn over_one_record(place: &Workplace) -> PathBuf {
     place.write(
         "in.ndjson",
         b"{\"nat\":\"DE\",\"email\":\"a@example.com\"}\n",
     );
-    let pipeline = place.pipeline("[source.file]\npath = \"in.ndjson\"");
+    place.pipeline("[source.file]\npath = \"in.ndjson\"")
+}
+
+#[test]
+fn a_port_in_use_and_an_unusable_data_directory_fail_with_a_hint() {
+    let place = Workplace::new();
+    let pipeline = over_one_record(&place);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (pipeline, data) = (
@@ -224,11 +229,7 @@ fn init_writes_a_file_that_passes_and_never_writes_over_one() {
 #[test]
 fn a_lost_key_is_told_and_no_other_one_made() {
     let place = Workplace::new();
-    place.write(
-        "in.ndjson",
-        b"{\"nat\":\"DE\",\"email\":\"a@example.com\"}\n",
-    );
-    let pipeline = place.pipeline("[source.file]\npath = \"in.ndjson\"");
+    let pipeline = over_one_record(&place);
     place.run_to_end(&pipeline, &[]);
     let (key, kept) = (place.data().join("keys/master"), place.path().join("kept"));
     std::fs::rename(&key, &kept).unwrap();
@@ -249,11 +250,7 @@ fn a_lost_key_is_told_and_no_other_one_made() {
 #[test]
 fn reset_forgets_everything_and_asks_first() {
     let place = Workplace::new();
-    place.write(
-        "in.ndjson",
-        b"{\"nat\":\"DE\",\"email\":\"a@example.com\"}\n",
-    );
-    let pipeline = place.pipeline("[source.file]\npath = \"in.ndjson\"");
+    let pipeline = over_one_record(&place);
     place.run_to_end(&pipeline, &[]);
     let foreign = place.data().join("notes.txt");
     std::fs::write(&foreign, "not falaj's").unwrap();

@@ -240,6 +240,7 @@ fn a_source_that_is_down_is_retried_and_said() {
     let ready = running.get("/readyz");
     assert_eq!(ready.status, 503);
     assert!(ready.body.contains("source"), "{}", ready.body);
+    assert!(!ready.body.contains("\"since\":null"), "{}", ready.body);
     let (code, said) = running.terminate();
     assert_eq!(code, Some(0), "{said:?}");
 }

@@ -1,7 +1,7 @@
 //! Rows a second of each sink, next to a loop of the same writes by hand in the store's own driver.
 //!
-//! Always: both write the same rows with the same promise: acknowledged by
-//! the same server with the same settings, and never over a newer one.
+//! Always: both write the same rows with the same promise: acknowledged by the same server with the
+//! same settings, and never over a newer one.
 //! Each round writes every key again with a newer version, so the first, which does not count, inserts.
 
 use std::path::Path;

@@ -371,11 +371,11 @@ impl Pending {
         bytes.extend(length.to_le_bytes());
         bytes.extend(opening);
         for update in &self.updates {
-            let view = &update.view.name;
-            let shape = || SinkError::Shape { view: view.clone() };
+            let view = &update.view;
+            let shape = || SinkError::shape(view);
             let rows = stream(update).map_err(|_| shape())?;
             let head = serde_json::to_vec(&Head {
-                view: view.clone(),
+                view: view.name.clone(),
                 version: update.version,
                 watermark: update.watermark,
                 bytes: rows.len(),

@@ -154,9 +154,8 @@ impl Connection {
     /// # Errors
     /// Where it does not, or not in time.
     pub(super) async fn ping(&self) -> Result<(), SinkError> {
-        let asked = self.rows::<(String,)>("SELECT release_version FROM system.local", ());
-        match tokio::time::timeout(NODE_WAIT, asked).await {
-            Ok(rows) => rows.map(drop),
+        match tokio::time::timeout(NODE_WAIT, self.version()).await {
+            Ok(version) => version.map(drop),
             Err(_) => Err(self.access.doing("answer").no_answer(NODE_WAIT)),
         }
     }

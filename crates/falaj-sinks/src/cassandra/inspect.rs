@@ -60,7 +60,7 @@ impl Connection {
         Ok(found)
     }
 
-    async fn version(&self) -> Result<String, SinkError> {
+    pub(super) async fn version(&self) -> Result<String, SinkError> {
         let rows: Vec<(String,)> = self
             .rows("SELECT release_version FROM system.local", ())
             .await?;
